@@ -69,6 +69,9 @@ class Units(_Table, frozen=True):
     fma_lanes: Annotated[float, quantity("FMA/clk/SM", "fp32 fused multiply-adds")]
     alu_lanes: Annotated[float, quantity("op/clk/SM", "min, max, convert, integer and compare operations")]
     ex2: Annotated[float, quantity("op/clk/SM", "exponentials (base 2)")]
+    max_lanes: (
+        Annotated[float, quantity("op/clk/SM", "values that join a maximum; alu_lanes where an instruction takes one")] | None
+    ) = None
     mufu_other: Annotated[float, quantity("op/clk/SM", "other special functions")] | None = None
     cvt_pack: Annotated[float, quantity("inst/clk/SM", "packing of two fp32 to bf16")] | None = None
     smem_bytes: Annotated[float, quantity("B/clk/SM", "shared-memory bandwidth")] = 128
@@ -93,6 +96,8 @@ class Mma(_Table, frozen=True):
     n_max: Annotated[int, quantity("columns", "columns of one instruction, at most")]
     k_bytes: Annotated[int, quantity("B", "depth of one instruction")]
     latency_base: Annotated[float, quantity("clk", "latency beside the N/2 of the instruction itself", ge=0)] | None = None
+    latency_base_a_tmem: Annotated[float, quantity("clk", "the same with the left factor in tensor memory", ge=0)] | None = None
+    latency_pair: Annotated[float, quantity("clk", "further latency of an instruction that two CTAs share", ge=0)] | None = None
     latency: Annotated[float, quantity("clk", "latency of one instruction, where it does not depend on N")] | None = None
     depth: Annotated[int, quantity("instructions", "instructions in flight that saturate the unit")] | None = None
     legacy_fraction: Annotated[float, quantity("fraction", "share of the peak that mma.sync reaches", le=1)] = 1.0
@@ -111,6 +116,7 @@ class L2(_Table, frozen=True):
 
     mib: Annotated[float, quantity("MiB", "size over all dies")]
     bytes_per_clk: Annotated[float, quantity("B/clk", "read bandwidth over all dies, at the SM clock")]
+    sm_bytes_per_clk: Annotated[float, quantity("B/clk", "most that one SM reads")]
     partitions: Annotated[int, quantity("partitions", "halves with unequal distance to an SM")] = 1
     latency_near: Annotated[float, quantity("clk", "load that hits the near partition")] | None = None
     latency_far: Annotated[float, quantity("clk", "load that hits the far partition")] | None = None
@@ -142,6 +148,9 @@ class Launch(_Table, frozen=True):
     """Cost of starting work."""
 
     kernel_us: Annotated[float, quantity("us", "one kernel after another on a stream")]
+    token_cta_us: Annotated[
+        float, quantity("us", "a CTA of 512 threads that looks up where a token goes and copies it there", le=1e3)
+    ]
     graph_node_us: Annotated[float, quantity("us", "one kernel after another in a CUDA graph")] | None = None
     grid_sync_us: Annotated[float, quantity("us", "synchronisation of a whole grid")] | None = None
     atomic_rt_ns: Annotated[float, quantity("ns", "atomic to L2 and back")] | None = None

@@ -19,6 +19,8 @@ from ..workloads import Tiling
 Size = Annotated[int, Meta(ge=1, le=2**20)]
 Cycles = Annotated[float, Meta(ge=0, le=1e7)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Count = Annotated[float, Meta(ge=0, le=64)]
+"""Operations of one element."""
 MaskClass = Literal["dense", "window", "varlen", "box", "blocks", "element"]
 
 
@@ -39,46 +41,52 @@ class Tile(_Table, frozen=True):
     threads: Size
     regs: Annotated[int, Meta(ge=16, le=255)]
     """Registers of a thread (the mean over warp roles)."""
-    stages: Size
+    stages: Annotated[int, Meta(ge=1, le=8)]
     """Copies of K and of V in shared memory."""
     multicast: Size = 1
     """CTAs of a cluster that receive each K and V tile from one read of L2."""
+    program: str = ""
+    """Loop program, where it is not the profile's."""
     archs: tuple[str, ...] = ()
     """Architectures on which it is used; empty for all of the profile."""
     masks: tuple[MaskClass | Literal["causal"], ...] = ()
     """Mask classes for which it is used (`causal` for dense causal calls); empty for all."""
 
 
-class Overlap(_Table, frozen=True):
-    """What of a tile's work on different units runs at the same time.
+class Timing(_Table, frozen=True):
+    """What the loop program cannot say, in cycles: few and physical, found by `simattn calibrate` where measured runs exist."""
 
-    The interval of a tile is `bound + exposed * (sum - bound) + stall`: `sum` is the time of all units one after the other,
-    and `bound` the part that can never be hidden: nothing but the sum itself (`serial`), the longer of tensor and softmax
-    work (`pingpong`), or of tensor and exp work (`tmem`).
-    """
-
-    schedule: Literal["serial", "pingpong", "tmem"]
-    exposed: Fraction
-    """Share of the rest that is not hidden."""
-    stall_cycles: dict[str, Cycles] = {}
-    """Constant cost of one iteration of the kv loop, by architecture; `other` for those not named."""
-    co_resident_speed: Annotated[float, Meta(ge=1, le=4)] = 1.0
-    """Speed of two or more CTAs on one SM together, over that of one alone."""
+    prologue_cycles: Cycles
+    """From the start of a CTA until its loads can be issued, and what its end costs beside the bytes of its output."""
+    contention: Fraction = 0.0
+    """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it."""
+    handoff_cycles: Cycles = 0.0
+    """From one role's signal to another one's wake-up."""
+    iteration_cycles: dict[str, Cycles] = {}
+    """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
+    rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
+    """Bytes a clock at which a CTA gathers Q and scatters O; 0 where they move as fast as K and V."""
 
 
 class Softmax(_Table, frozen=True):
     """Operations of one score, beside its exponential."""
 
-    fma: Annotated[float, Meta(ge=0, le=16)]
-    """On the FMA pipe: scale and subtract, row sum."""
-    alu: Annotated[float, Meta(ge=0, le=16)]
-    """On the ALU pipe: max, conversion."""
+    max: Count = 1.0
+    """Row maximum."""
+    scale: Count = 1.0
+    """Scale and subtract, on the FMA pipe."""
+    sum: Count = 1.0
+    """Row sum, on the FMA pipe."""
+    convert: Count = 0.5
+    """Conversion to the type of V, on the ALU pipe."""
     rescale: Fraction = 1.0
     """Share of the tiles at which the output is rescaled."""
     exp_on_fma: dict[str, Fraction] = {}
     """Share of the exponentials that a polynomial on the FMA pipe computes, by architecture."""
     polynomial_fma: Annotated[float, Meta(ge=0, le=64)] = 8
     """Operations of one such polynomial."""
+    dequantize: Count = 0.0
+    """Operations that bring one element of the keys to the type of the product, on the ALU pipe."""
 
 
 class Mask(_Table, frozen=True):
@@ -86,10 +94,12 @@ class Mask(_Table, frozen=True):
 
     policy: Literal["partial", "all", "unless_mask_free"]
     """On PARTIAL tiles; on all tiles; on all tiles unless the whole call needs none (NATTEN)."""
-    alu_per_axis: Annotated[float, Meta(ge=0, le=64)]
-    """ALU operations of one score for each axis that the mask tests."""
-    alu_base: Annotated[float, Meta(ge=0, le=64)] = 0
-    """ALU operations of one score, whatever the axes."""
+    alu: tuple[Count, ...]
+    """ALU operations of one score, for masks on one axis, two axes and so on; the last entry serves all further ones."""
+
+    def operations(self, axes: int) -> float:
+        """ALU operations of one score, for a mask on so many axes."""
+        return self.alu[min(axes, len(self.alu)) - 1] if axes else 0.0
 
 
 class Launch(_Table, frozen=True):
@@ -103,6 +113,8 @@ class Launch(_Table, frozen=True):
     """KV is split over several CTAs when the CTAs fill less than this share of the SMs."""
     split_min_tiles: Size = 4
     """Visits below which KV is never split."""
+    split_slack: Annotated[float, Meta(ge=0, le=8)] = 0
+    """A part is at least so many times as long as if all visits were spread evenly over the SMs; 0 for no such limit."""
 
 
 class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,8 +123,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Examples
     --------
     >>> from simattn.kernels import kernels
-    >>> kernels.load("fa3").overlap.schedule
-    'pingpong'
+    >>> kernels.load("fa3").program
+    'wgmma_pingpong'
     """
 
     name: str
@@ -126,12 +138,14 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tensor_path: Literal["native", "mma_sync"]
     """`mma_sync`: the instruction of older architectures, which reaches only part of the peak of newer ones."""
     tiles: tuple[Tile, ...]
-    overlap: Overlap
-    softmax: Softmax
+    program: str
+    """Loop program: which roles it has, and what they do for a tile."""
+    timing: Timing
+    softmax: Softmax = Softmax()
     mask: Mask
     launch: Launch
-    prologue_cycles: Cycles
-    """Cycles of a CTA outside its kv loop, beside the bytes of its first and last tiles."""
+    borrows: bool = True
+    """Without a calibration of its own, it takes that of a relative; not where its timing is known from elsewhere."""
     skip: Literal["range", "index_list", "block_mask"]
     """How it finds the tiles to visit."""
     dynamic_kv: bool = False

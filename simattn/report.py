@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from .explain import Explanation, Measured
     from .hwspecs import GpuSpec
     from .simulator import Prediction
 
@@ -31,6 +32,9 @@ LIMITER_WORDS = {
     "l2": "the bandwidth of L2",
     "dram": "the bandwidth of DRAM",
 } | STAGE_WORDS
+
+WIDEST = 600
+"""Columns where lines hold whole sentences."""
 
 ROOMY = 120
 """Columns of a terminal from which the waterfall has room for words."""
@@ -104,6 +108,83 @@ def print_prediction(p: Prediction, spec: GpuSpec) -> None:
     say(_assumed(p), "dim")
 
 
+def print_explanation(e: Explanation, spec: GpuSpec) -> None:
+    """Print both waterfalls side by side, the verdict, and what was asked besides."""
+    console, p = _console(WIDEST), e.prediction
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style))
+
+    dense = "causal dense" if p.problem["causal"] else "dense"
+    say(f"{p.pattern} on {spec.title}", "bold")
+    say(f"sparse: kernel {p.kernel}, tiles of {_value(p.q_tile)} queries by {_value(p.kv_tile)} keys; {dense}: {p.dense.kernel}")
+    say(
+        f"{_ms(p.latency_ms)} against {_ms(p.dense.latency_ms)}: {p.speedup:.2f} x (band {_ms(p.latency_ms_low)} to "
+        f"{_ms(p.latency_ms_high)}; {_trust(p)})\n"
+    )
+    say(e.verdict)
+    if e.measured:
+        say(f"\nmeasured {_ms(e.measured.latency_ms)}", "bold")
+        say(e.measured.words)
+
+    roomy = console.width >= ROOMY
+    say("\nWhere the speedup goes", "bold")
+    table = _columns("stage", "sparse ms", "dense ms", "speedup", "factor", *["why"] * roomy)
+    for s in e.stages:
+        table.add_row(
+            s.stage,
+            _digits(s.latency_ms, p.latency_ms),
+            _digits(s.dense_latency_ms, p.dense.latency_ms),
+            f"{s.speedup:.2f} x",
+            f"{s.factor:.2f}" if s.stage == "ideal" else f"x {s.factor:.3f}",
+            *[Text(s.cause, "dim")] * roomy,
+        )
+    console.print(table, highlight=False)
+    for s in e.stages if not roomy else ():
+        say(f"{s.stage}: {s.cause}", "dim")
+    say("each line: machines with this limit and all above; the factors multiply to the speedup", "dim")
+    if e.measured is None:
+        say("--measured-ms says whether a run of your own is at this limit or a bug", "dim")
+    else:
+        _print_circumstances(console, e.measured, p)
+    if e.what_if:
+        say("\nWhat if", "bold")
+        table = _columns("change", "ms", "time", "dense ms", "speedup")
+        rows = [("unchanged", p.latency_ms, 1.0, p.dense.latency_ms, p.speedup)]
+        rows += [(w.name, w.latency_ms, w.change, w.dense_latency_ms, w.speedup) for w in e.what_if]
+        for name, latency, change, reference, speedup in rows:
+            shown = "" if abs(change - 1) < 5e-4 else f"{100 * (change - 1):+.1f} %"
+            whole = p.latency_ms, p.dense.latency_ms
+            table.add_row(name, _digits(latency, whole[0]), shown, _digits(reference, whole[1]), f"{speedup:.2f} x")
+        console.print(table, highlight=False)
+
+
+def _print_circumstances(console: Console, measured: Measured, p: Prediction) -> None:
+    """What else was simulated to judge a measured time; what makes no difference, in one line."""
+    differing = [c for c in measured.circumstances if abs(c.latency_ms_high / p.latency_ms - 1) > 0.01]
+    if not differing:
+        return
+    console.print(Text("\nWhat else could be behind the measured time", "bold"))
+    table = _columns("", "ms", "measured is", "if")
+    for c in differing:
+        shown = _digits(c.latency_ms, p.latency_ms)
+        upper = f" to {_digits(c.latency_ms_high, p.latency_ms)}" if c.latency_ms_high > c.latency_ms else ""
+        table.add_row("fits" if c.fits else "", f"{shown}{upper}", f"{measured.latency_ms / c.latency_ms:.2f} x", c.words)
+    console.print(table, highlight=False)
+    same = [c.words for c in measured.circumstances if c not in differing]
+    if same:
+        console.print(Text(f"without effect here: {'; '.join(same)}", "dim"))
+
+
+def _columns(*titles: str) -> Table:
+    """A plain table whose first and last columns are words, if the last is `why` or `if`, and all others numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for at, title in enumerate(titles):
+        words = at == 0 or title in ("why", "if")
+        table.add_column(Text(title), justify="left" if words else "right", no_wrap=not words or at == 0, overflow="fold")
+    return table
+
+
 def _bytes_needed(p: Prediction) -> float:
     """Bytes of Q, K, V and O."""
     from .workloads.problem import BYTES
@@ -133,10 +214,14 @@ def _assumed(p: Prediction) -> str:
     }[p.clock]
     lines = [f"assumed: nothing in L2 before the call; keys shared by the CTAs that run together; {clock}"]
     if not p.provenance.calibrated_on:
-        lines.append(f"uncalibrated: the constants of kernel {p.kernel} were not fitted on this GPU, so the band is wide")
+        constants = f"taken from {p.provenance.borrowed_from}" if p.provenance.borrowed_from else "those of its profile"
+        lines.append(
+            f"uncalibrated: kernel {p.kernel} was not fitted on this GPU; its constants are {constants}, and the band is wide"
+        )
     if p.provenance.recalled:
         lines.append(f"from memory, without a source: {', '.join(p.provenance.recalled)}")
-    lines.append(f"fidelity {p.fidelity}, spec {p.provenance.spec_hash}, seed {p.provenance.seed}")
+    corrected = f", corrected by {p.correction:.3f} after every tile of some heads" if p.correction != 1 else ""
+    lines.append(f"fidelity {p.fidelity}{corrected}, spec {p.provenance.spec_hash}, seed {p.provenance.seed}")
     return "\n".join(lines)
 
 
@@ -184,7 +269,7 @@ def _number(cell: Any) -> str:
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
 
 
-def _console() -> Console:
+def _console(width: int = 160) -> Console:
     """A console on stdout; wide where nobody watches, so that piped tables keep their lines."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=width)

@@ -1,10 +1,15 @@
 """simulator: how long it takes, and why.
 
 question    what is asked: pattern, problem, layout
+setting     how a call is run, and how closely it is simulated
 choice      which kernel runs it, in which tiles
-pipeline    one SM: what a visited tile costs
-memory      L2 and DRAM
-device      all SMs: every CTA dispatched
+machine     every visit of every CTA on every SM, cycle by cycle, with L2 and DRAM
+pipeline    one SM: how fast visits follow each other, and what a CTA costs besides
+launch      which rows become CTAs, in which order, with which masks
+memory      what L2 and DRAM have to move
+intervals   the two classic bounds of a loop
+trace       what happened, op by op, as a Chrome trace
+device      all SMs: CTAs of known cost dispatched
 clock       the clock under load
 waterfall   the ladder of machines that all of these are put on
 baseline    the dense call, by the fastest kernel
@@ -18,7 +23,8 @@ from .choice import KernelChoice, choose_kernel, with_tile
 from .predict import Run, predict, simulate
 from .prediction import Prediction
 from .question import Question, question
-from .waterfall import STAGES, Fidelity, attention_time
+from .setting import Fidelity, Setting
+from .waterfall import STAGES, attention_time
 
 __all__ = [
     "STAGES",
@@ -28,6 +34,7 @@ __all__ = [
     "Prediction",
     "Question",
     "Run",
+    "Setting",
     "attention_time",
     "bounds",
     "choose_kernel",

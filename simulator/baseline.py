@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from ..hwspecs import Clock, GpuSpec
+from ..hwspecs import GpuSpec
 from ..kernels import candidates, kernels
 from ..workloads import TileSchedule, Tiling, TokenLayout
 from .choice import choose_kernel
 from .question import Question
-from .waterfall import Fidelity, attention_time
+from .setting import Setting
+from .waterfall import attention_time
 
 
 class DenseTime(NamedTuple):
@@ -27,19 +28,19 @@ def dense_schedule(asked: Question, tiling: Tiling) -> TileSchedule:
     return asked.pattern.family.without_pattern().schedule(layout, tiling).with_copies(copies)
 
 
-def fastest_dense(asked: Question, spec: GpuSpec, clock: Clock, fidelity: Fidelity, only: str | None = None) -> DenseTime:
+def fastest_dense(asked: Question, spec: GpuSpec, setting: Setting, only: str | None = None) -> DenseTime:
     """The dense call by the fastest profiled kernel, or by the one named in `only`."""
     problem, mask_class = asked.problem, asked.pattern.family.without_pattern().mask_class()
     width = max(problem.head_dim, problem.head_dim_v)
     names = [only] if only else [p.name for p in candidates(spec, mask_class, problem.dtype, width)]
 
-    def seconds(name: str, fidelity: Fidelity) -> float:
+    def seconds(name: str, setting: Setting) -> float:
         choice = choose_kernel(spec, problem, mask_class, kernel=name)
-        return attention_time(spec, choice, dense_schedule(asked, choice.tiling), problem, clock, fidelity).stages["launch"]
+        return attention_time(choice.spec, choice, dense_schedule(asked, choice.tiling), problem, setting).stages["launch"]
 
     # The bound is never above the time, so a kernel whose bound is above the best time found cannot be the best.
     best = DenseTime("", inf)
-    for bound, name in sorted((seconds(name, "bound"), name) for name in names):
+    for bound, name in sorted((seconds(name, setting._replace(fidelity="bound")), name) for name in names):
         if bound < best.seconds:
-            best = min(best, DenseTime(name, seconds(name, fidelity)), key=lambda time: time.seconds)
+            best = min(best, DenseTime(name, seconds(name, setting)), key=lambda time: time.seconds)
     return best._replace(kernel=kernels.load(best.kernel).name)

@@ -8,7 +8,7 @@ import msgspec
 
 from ..facts import UserError
 from ..hwspecs import GpuSpec
-from ..kernels import KernelProfile, Tile, candidates, kernels
+from ..kernels import Calibration, Constants, KernelProfile, Tile, candidates, constants, kernels
 from ..workloads import AttentionProblem, Tiling
 
 PACKABLE = ("dense", "window", "varlen")
@@ -21,10 +21,21 @@ class KernelChoice(NamedTuple):
     profile: KernelProfile
     tile: Tile
     tiling: Tiling
+    spec: GpuSpec
+    """The GPU as this kernel's calibration found it."""
+    calibration: Calibration | None = None
+    borrowed: Calibration | None = None
+    """Calibration of a related kernel or GPU, where there is none of this kernel on this GPU."""
 
 
 def choose_kernel(
-    spec: GpuSpec, problem: AttentionProblem, mask_class: str, axes: int = 1, kernel: str | None = None
+    spec: GpuSpec,
+    problem: AttentionProblem,
+    mask_class: str,
+    axes: int = 1,
+    kernel: str | KernelProfile | None = None,
+    *,
+    calibrated: bool = True,
 ) -> KernelChoice:
     """The kernel asked for, or the default one, with its tile.
 
@@ -34,6 +45,10 @@ def choose_kernel(
         What the kernel has to run.
     axes : int
         Axes of the grid; kernels for boxes have tiles for each number of them.
+    kernel : str or KernelProfile, optional
+        Its name, or a profile with values of one's own.
+    calibrated : bool
+        Use the best constants that calibrations know, and not those of the profile.
 
     Raises
     ------
@@ -42,7 +57,7 @@ def choose_kernel(
     """
     width = max(problem.head_dim, problem.head_dim_v)
     able = candidates(spec, mask_class, problem.dtype, width)
-    profile = kernels.load(kernel) if kernel else able[0]
+    profile = kernel if isinstance(kernel, KernelProfile) else kernels.load(kernel) if kernel else able[0]
     if spec.arch not in profile.archs:
         raise UserError(f"kernel {profile.name} does not run on {spec.name} ({spec.arch}), only on {', '.join(profile.archs)}")
     if mask_class not in profile.masks:
@@ -52,7 +67,9 @@ def choose_kernel(
         raise UserError(f"kernel {profile.name} does not run in {problem.dtype}, only in {', '.join(profile.dtypes)}")
     tile = profile.tile_for(spec, width, mask_class, axes if mask_class == "box" else 1, causal=problem.causal)
     packed = problem.gqa_group if mask_class in PACKABLE else 1
-    return KernelChoice(profile, tile, profile.tiling(tile, packed, problem.seq_q))
+    tiling = profile.tiling(tile, packed, problem.seq_q)
+    known = constants(profile, spec) if calibrated else Constants(profile, spec)
+    return KernelChoice(known.profile, tile, tiling, known.spec, known.calibration, known.borrowed)
 
 
 def with_tile(choice: KernelChoice, q_tile: int | tuple[int, ...] | None, kv_tile: int | tuple[int, ...] | None) -> KernelChoice:

@@ -7,6 +7,21 @@ from math import exp
 from ..hwspecs import Clock, GpuSpec
 
 
+def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
+    """Clock of a long run, in Hz: the highest one whose power the board sustains.
+
+    Power above idle is taken as the share of time in which the tensor cores work, times the cube of the clock (voltage follows
+    frequency). A GEMM, whose share is near 1, settles at the sustained clock of the spec; a share s allows s^(-1/3) times that.
+
+    >>> from simattn.hwspecs import gpus
+    >>> h100 = gpus.load("h100")
+    >>> [round(settled_hz(h100, share) / 1e6) for share in (1, 0.7, 0.1)]
+    [1470, 1656, 1980]
+    """
+    burst, sustained = spec.clock_hz("burst"), spec.clock_hz("sustained")
+    return min(burst, float(sustained * min(max(tensor_share, 1e-9), 1.0) ** (-1 / 3)))
+
+
 def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) -> float:
     """Mean clock of a kernel, in Hz.
 
@@ -14,12 +29,11 @@ def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) 
     ----------
     regime : str
         `burst`: the highest clock, as for a single short kernel. `boost`: the clock of the data sheet. `sustained`: falls
-        from burst towards the tensor-busy clock of the spec with run time and with the load of the tensor cores.
+        from burst towards the clock that power allows, with run time.
     seconds : float
-        Run time at the highest clock.
+        Run time at the highest clock, of one run; benchmarks run a kernel some twenty times, back to back.
     tensor_share : float
-        Share of that time in which the tensor cores work: the spec's sustained clock was found at a share near 1, and the
-        power above idle is taken as proportional to the share.
+        Share of that time in which the tensor cores work.
 
     Examples
     --------
@@ -30,5 +44,5 @@ def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) 
     """
     if regime != "sustained":
         return spec.clock_hz(regime)
-    burst, floor = spec.clock_hz("burst"), spec.clock_hz("sustained")
-    return burst - (burst - floor) * min(1.0, tensor_share) * (1 - exp(-seconds * 1e3 / spec.chip.clock_settle_ms))
+    burst, floor = spec.clock_hz("burst"), settled_hz(spec, tensor_share)
+    return burst - (burst - floor) * (1 - exp(-seconds * 1e3 / spec.chip.clock_settle_ms))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, TileSchedule
+from ..workloads.runs import paint
+from ..workloads.schedule import Group
 
 
 class Traffic(NamedTuple):
@@ -14,20 +20,88 @@ class Traffic(NamedTuple):
     l2: float
     """K and V of every visit, and Q and O once: all of it passes through L2."""
     dram: float
-    """Q, K, V and O once each."""
+    """Q and O once, K and V as often as L2 does not hold them."""
+    missing: float
+    """Share of Q, K, V and O that L2 does not hold at the start."""
 
 
-def traffic(schedule: TileSchedule, problem: AttentionProblem, multicast: int = 1) -> Traffic:
+def traffic(
+    spec: GpuSpec,
+    schedule: TileSchedule,
+    problem: AttentionProblem,
+    *,
+    resident: int,
+    heads_share: int = 1,
+    multicast: int = 1,
+    warm: float | None = None,
+) -> Traffic:
     """Bytes of one attention kernel over a schedule of all heads and items.
 
-    Each K and V tile is read from L2 once for `multicast` CTAs. DRAM is charged with the compulsory traffic only: CTAs that
-    run together are taken to share the K and V that they read.
+    Parameters
+    ----------
+    resident : int
+        CTAs that run at the same time on all SMs.
+    heads_share : int
+        Copies of a group, next to each other in launch order, that read the same K and V.
+    multicast : int
+        CTAs that share one read of K and V from L2.
+    warm : float, optional
+        The same call ran before, as in a benchmark, and so many other bytes were touched since.
+
+    Notes
+    -----
+    CTAs that run together go through their keys in step, so a tile that several of them read comes from DRAM once. It comes again
+    for the next CTAs of the head if the K and V read by CTAs that run together overflow L2, least recently used first.
     """
     element, d, dv = problem.element_bytes, problem.head_dim, problem.head_dim_v
-    q_and_o = schedule.total(schedule.row_live) * (d + dv) * element
-    keys = schedule.seq_kv * problem.batch * problem.kv_heads * (d + dv) * element
+    token = (d + dv) * element
+    q_and_o = schedule.total(schedule.row_live) * token
     per_visit = schedule.visited * (d + dv) + schedule.qk_only * d
-    return Traffic(l2=per_visit * schedule.kv_tile * element / multicast + q_and_o, dram=q_and_o + keys)
+    capacity = spec.mem.l2.mib * 2**20
+    keys = 0.0
+    for group in schedule.groups:
+        distinct = ceil(group.copies / heads_share)
+        all_keys = min(_keys_of(schedule, group), schedule.seq_kv) * token
+        together = min(ceil(ceil(resident / group.rows) / heads_share), distinct)
+        if group.rows <= resident or all_keys <= capacity:
+            reads = 1.0 if all_keys * together <= capacity else heads_share
+            keys += all_keys * distinct * reads
+        else:
+            in_step = _tiles_in_step(schedule, group, resident) * schedule.kv_tile * token
+            keys += all_keys * distinct if float(in_step.max(initial=0.0)) <= capacity else float(in_step.sum()) * group.copies
+    dram = q_and_o + keys
+    missing = 1.0 if warm is None else missing_share(spec, dram + warm)
+    return Traffic(per_visit * schedule.kv_tile * element / multicast + q_and_o, dram * missing, missing)
+
+
+def missing_share(spec: GpuSpec, footprint: float) -> float:
+    """Share of the bytes of a loop that its next round does not find in L2.
+
+    What fits into half of L2 (data may be kept once in each half) is all there, of what is as large as L2 nothing is.
+
+    >>> from simattn.hwspecs import gpus
+    >>> h100 = gpus.load("h100")
+    >>> [missing_share(h100, mib * 2**20) for mib in (20, 37.5, 60)]
+    [0.0, 0.5, 1.0]
+    """
+    return min(max(2 * footprint / (spec.mem.l2.mib * 2**20) - 1, 0.0), 1.0)
+
+
+def _keys_of(schedule: TileSchedule, group: Group) -> int:
+    """Keys from the first to the last one that a group reads."""
+    runs = schedule.runs
+    own = slice(runs.indptr[group.first_row], runs.indptr[group.first_row + group.rows])
+    return int(runs.stop[own].max(initial=0) - runs.start[own].min(initial=int(runs.stop[own].max(initial=0))))
+
+
+def _tiles_in_step(schedule: TileSchedule, group: Group, resident: int) -> NDArray[Any]:
+    """Different tiles that each set of `resident` neighbouring rows of a group visits."""
+    runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
+    sets = ceil(group.rows / resident)
+    tile = schedule.kv_tile
+    start, stop = runs.start // tile, -(-runs.stop // tile)
+    union = paint(sets, runs.row // resident, start, stop, np.ones(len(start), bool), None)
+    return np.bincount(union.row, weights=union.length, minlength=sets)
 
 
 def l2_seconds(spec: GpuSpec, bytes_: float, hz: float) -> float:
@@ -40,15 +114,35 @@ def dram_seconds(spec: GpuSpec, bytes_: float) -> float:
     return bytes_ / spec.dram_bytes_per_s()
 
 
-def memory_op_seconds(spec: GpuSpec, op: Memory, permute_gbps: float | None) -> float:
+def memory_op_seconds(spec: GpuSpec, op: Memory, permute_gbps: float | None, missing: float = 1.0) -> float:
     """Time of a kernel that only moves data, launches included, in seconds.
 
     Parameters
     ----------
     permute_gbps : float or None
         Rate of the attention kernel's own permutation kernels, where its profile gives one.
+    missing : float
+        Share of the bytes that L2 does not hold.
     """
     rate = spec.mem.dram.gbps * 1e9 * spec.eff.dram_copy
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
-    return op.bytes / rate + op.launches * spec.launch.kernel_us * 1e-6
+    moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
+    return _either(moving, _waiting_seconds(spec, op)) + op.launches * spec.launch.kernel_us * 1e-6
+
+
+def _waiting_seconds(spec: GpuSpec, op: Memory) -> float:
+    """Time of CTAs that each wait for a chain of accesses to memory.
+
+    Half of it passes however few threads a CTA has; the rest grows with them, to the whole at 512.
+    """
+    if not op.ctas:
+        return 0.0
+    resident = min(spec.sm.max_threads // max(op.threads, 32), spec.sm.max_ctas)
+    one = spec.launch.token_cta_us * 1e-6 * (0.5 + 0.5 * op.threads / 512)
+    return op.ctas * one / (spec.chip.sm_count * resident)
+
+
+def _either(a: float, b: float) -> float:
+    """Time of two limits that hide each other in part: a little more than the longer one."""
+    return float((a**4 + b**4) ** 0.25)

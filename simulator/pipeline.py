@@ -1,22 +1,46 @@
-"""One SM: what a visited tile costs in cycles, on which units, under a kernel's overlap."""
+"""One SM: how fast visits follow each other on it, and what a CTA costs besides.
+
+The loop program of the kernel is run on a single SM whose K and V all lie in L2, as in `machine`, until it is steady.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..hwspecs import GpuSpec
-from ..kernels import KernelProfile, Tile
+from ..kernels import KINDS, KernelProfile, Kind, LoopProgram, Tile, build, programs
 from ..workloads import AttentionProblem
+from .machine import TICKS, Code, Memory, Work, encode, fixed, run
+
+SHORT = 16
+"""Visits from which on a CTA is taken to be steady."""
+
+STEADY = 48
+"""Visits over which the steady interval is measured."""
+
+Floats = NDArray[np.float64]
 
 
-class TileCost(NamedTuple):
-    """Cycles that one visit occupies each unit, and the interval at which visits follow each other."""
+class Steady(NamedTuple):
+    """What one SM does with one loop program, in cycles.
 
-    tensor: float
-    exp: float
-    fma: float
-    alu: float
-    interval: float
+    Attributes
+    ----------
+    short : float array [SHORT + 1]
+        A CTA of so many plain visits, alone on the SM.
+    alone : float array [kinds]
+        From one visit to the next, of a CTA alone.
+    together : float array [kinds]
+        The same with all slots taken, over the number of CTAs: the SM's cycles for a visit.
+    """
+
+    short: Floats
+    alone: Floats
+    together: Floats
 
 
 class SmPipeline(NamedTuple):
@@ -24,77 +48,143 @@ class SmPipeline(NamedTuple):
 
     Attributes
     ----------
-    tensor_rate : float
-        FLOP per clock that the kernel's tensor instruction reaches.
+    program : LoopProgram
+        Its ops; `code` is the same as tables.
     ctas : int
         CTAs resident on an SM.
-    speed : float
-        Speed of all resident CTAs together, over that of one alone.
+    q_bytes : int
+        Bytes of Q, and of O, of one row of a tile.
     """
 
     spec: GpuSpec
     profile: KernelProfile
     tile: Tile
-    problem: AttentionProblem
+    program: LoopProgram
+    code: Code
     q_rows: int
     kv_rows: int
-    tensor_rate: float
     ctas: int
-    speed: float
+    row_bytes: float
+    multicast: int
 
-    @property
-    def tile_flops(self) -> float:
-        """FLOPs of QK and PV of one whole tile."""
-        return self.problem.flops(self.q_rows * self.kv_rows)
+    def units(self, kind: Kind) -> dict[str, float]:
+        """Cycles that a visit takes each unit."""
+        return self.program.unit_cycles(kind)
 
-    def cost(self, mask_alu: float = 0.0, *, qk_only: bool = False) -> TileCost:
-        """Cycles of one visit.
+    def steady(self) -> Steady:
+        """How it runs on one SM."""
+        timing = self.profile.timing
+        return _steady(
+            _Frozen(self.code),
+            _local_memory(self.spec, self.profile),
+            self.ctas,
+            timing.prologue_cycles,
+            round(self.row_bytes * self.q_rows),
+        )
 
-        Parameters
-        ----------
-        mask_alu : float
-            ALU operations of the element mask, for each score.
-        qk_only : bool
-            Only QK and the row maximum are computed.
-
-        Notes
-        -----
-        Unit times follow from operation counts of one score and the unit's rate; FlashAttention-4 (arXiv 2603.05451) derives
-        the tensor and exp terms in the same way. How they overlap is the profile's `Overlap`.
-        """
-        units, softmax = self.spec.units, self.profile.softmax
-        scores = self.q_rows * self.kv_rows
-        if qk_only:
-            tensor = 2.0 * scores * self.problem.head_dim / self.tensor_rate
-            alu = scores * (1 + mask_alu) / units.alu_lanes
-            return TileCost(tensor, 0.0, 0.0, alu, self._interval(tensor, 0.0, alu))
-        polynomial = softmax.exp_on_fma.get(self.spec.arch, 0.0)
-        tensor = self.tile_flops / self.tensor_rate
-        exp = scores * (1 - polynomial) / units.ex2
-        rescale = softmax.rescale * self.problem.head_dim_v / self.kv_rows
-        fma = scores * (softmax.fma + rescale + polynomial * softmax.polynomial_fma) / units.fma_lanes
-        alu = scores * (softmax.alu + mask_alu) / units.alu_lanes
-        return TileCost(tensor, exp, fma, alu, self._interval(tensor, exp, fma + alu))
-
-    def _interval(self, tensor: float, exp: float, other: float) -> float:
-        """Cycles from one visit to the next under the kernel's overlap."""
-        overlap, total = self.profile.overlap, tensor + exp + other
-        stall = overlap.stall_cycles.get(self.spec.arch, overlap.stall_cycles.get("other", 0.0))
-        bound = {"serial": total, "pingpong": max(tensor, exp + other), "tmem": max(tensor, exp)}[overlap.schedule]
-        return bound + overlap.exposed * (total - bound) + stall
-
-    def mask_alu(self, axes: int) -> float:
-        """ALU operations of an element mask on one score."""
-        return self.profile.mask.alu_base + self.profile.mask.alu_per_axis * axes
+    def memory(
+        self, *, l2_bytes_per_clk: float, dram_bytes_per_clk: float, clock_hz: float, capacity_bytes: float, streams: bool
+    ) -> Memory:
+        """The shared memory system in terms of this kernel's tiles."""
+        tile_bytes = max(int(op.load_bytes["plain"]) for op in self.program.ops)
+        return _local_memory(self.spec, self.profile)._replace(
+            l2=fixed(l2_bytes_per_clk),
+            dram=fixed(dram_bytes_per_clk),
+            dram_latency=round((self.spec.mem.dram.latency_ns or 500.0) * 1e-9 * clock_hz * TICKS),
+            capacity=max(int(capacity_bytes // tile_bytes), 2),
+            multicast=self.multicast,
+            streams=int(streams),
+        )
 
 
 def sm_pipeline(
-    spec: GpuSpec, profile: KernelProfile, tile: Tile, problem: AttentionProblem, q_rows: int, kv_rows: int
+    spec: GpuSpec,
+    profile: KernelProfile,
+    tile: Tile,
+    problem: AttentionProblem,
+    q_rows: int,
+    kv_rows: int,
+    mask_axes: int = 1,
 ) -> SmPipeline:
-    """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile."""
-    rate = spec.tensor_flops_per_clk(problem.dtype)
+    """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile.
+
+    >>> from simattn.hwspecs import gpus
+    >>> from simattn.kernels import kernels
+    >>> h100, fa3 = gpus.load("h100"), kernels.load("fa3")
+    >>> problem = AttentionProblem(q_heads=1, seq_q=8192, head_dim=128)
+    >>> tile = fa3.tile_for(h100, 128, "dense", causal=True)
+    >>> sm = sm_pipeline(h100, fa3, tile, problem, 128, 128)
+    >>> sm.units("plain")["tensor"], bool(sm.steady().together[0] > 2048)
+    (2048.0, True)
+    """
+    rate = spec.tensor_flops_per_clk(problem.dtype) * spec.eff.tensor
     if profile.tensor_path == "mma_sync":
         rate *= spec.mma.legacy_fraction
+    program = build(
+        profile,
+        spec,
+        q_rows=q_rows,
+        kv_rows=kv_rows,
+        head_dim=problem.head_dim,
+        head_dim_v=problem.head_dim_v,
+        element_bytes=problem.element_bytes,
+        stages=tile.stages,
+        warps=tile.threads // 32,
+        tensor_rate=rate,
+        mask_alu=profile.mask.operations(mask_axes),
+        template=programs.load(tile.program or profile.program),
+    )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, problem.element_bytes)
-    speed = profile.overlap.co_resident_speed if ctas > 1 else 1.0
-    return SmPipeline(spec, profile, tile, problem, q_rows, kv_rows, rate * spec.eff.tensor, ctas, speed)
+    row_bytes = (problem.head_dim + problem.head_dim_v) / 2 * problem.element_bytes
+    return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes, tile.multicast)
+
+
+def _local_memory(spec: GpuSpec, profile: KernelProfile) -> Memory:
+    """What an SM sees of a memory system that it has for itself."""
+    l2 = spec.mem.l2
+    near = l2.latency_near or 250.0
+    tma = spec.mem.tma.extra_latency if spec.mem.tma else None
+    latency = (near + (l2.latency_far or near)) / 2 + (tma or 0.0)
+    cycles = round(latency * TICKS)
+    rows = min(profile.timing.rows_bytes_per_clk or l2.sm_bytes_per_clk, l2.sm_bytes_per_clk)
+    return Memory(fixed(l2.sm_bytes_per_clk), fixed(rows), 0, 0, cycles, cycles, 2**40, 1, 1)
+
+
+class _Frozen:
+    """A loop program's tables as a key of a cache."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.key = b"".join(table.tobytes() for table in code)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self.key == other.key
+
+
+@lru_cache(maxsize=4096)
+def _steady(program: _Frozen, memory: Memory, slots: int, prologue: float, q_bytes: int) -> Steady:
+    def cycles(visits: int, kind: int, ctas: int) -> float:
+        work = Work(
+            np.array([0, visits]),
+            np.arange(visits, dtype=np.int32),
+            np.full(visits, kind, np.int8),
+            np.array([q_bytes]),
+            np.array([visits]),
+            1,
+            np.zeros(ctas, np.int64),
+            np.zeros(ctas, np.int64),
+        )
+        tiles = 2 * max(visits, 1)
+        outcome = run(program.code, work, memory, sms=1, slots=ctas, prologue=prologue, tiles=tiles, warm=tiles)
+        return outcome.end / TICKS
+
+    def slope(kind: int, ctas: int) -> float:
+        return (cycles(SHORT + STEADY, kind, ctas) - cycles(SHORT, kind, ctas)) / STEADY / ctas
+
+    short = np.array([cycles(visits, 0, 1) for visits in range(SHORT + 1)])
+    alone = np.array([slope(kind, 1) for kind in range(len(KINDS))])
+    together = alone if slots == 1 else np.array([slope(kind, slots) for kind in range(len(KINDS))])
+    return Steady(short, alone, together)

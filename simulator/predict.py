@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 from ..facts import Document, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
-from ..kernels import kernels
-from ..workloads import Attention, Memory, Plan, Tiling
+from ..kernels import KernelProfile, kernels
+from ..workloads import Attention, Memory, Plan, Tiling, kv_cache_write
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
 from .memory import memory_op_seconds
 from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
-from .waterfall import STAGES, Fidelity, KernelTime, attention_time
+from .setting import Fidelity, Setting
+from .waterfall import STAGES, KernelTime, attention_time
 
 
 def predict(
     pattern: str = "radial",
     hw: str | GpuSpec = "b200",
     *,
-    kernel: str | None = None,
+    kernel: str | KernelProfile | None = None,
     baseline: str | None = None,
     q_tile: int | tuple[int, ...] | None = None,
     kv_tile: int | tuple[int, ...] | None = None,
     fidelity: Fidelity = "fast",
     clock: Clock = "sustained",
+    warm: bool = False,
+    without: Collection[str] = (),
     seed: int = 0,
     params: Document | None = None,
     **problem: Any,
@@ -41,14 +45,20 @@ def predict(
         Name of a pattern; it brings its published workload and setting, which everything below overrides.
     hw : str or GpuSpec
         Name, alias or TOML file of a GPU.
-    kernel, baseline : str, optional
-        Kernel that runs the pattern, and kernel of the dense call; by default the usual one, and the fastest.
+    kernel : str or KernelProfile, optional
+        Kernel that runs the pattern: by name, or a profile with values of one's own. By default the usual one.
+    baseline : str, optional
+        Kernel of the dense call; by default the fastest.
     q_tile, kv_tile : int or tuple of int, optional
         Tile of the kernel, in place of its own.
     fidelity : str
-        `bound` (closed form) or `fast` (every CTA dispatched).
+        `bound` (closed form), `fast` (every CTA dispatched) or `cycle` (every visit on every SM). The answer names the one used.
     clock : str
         `sustained` (falls under load), `burst` (highest clock) or `boost` (clock of the data sheet).
+    warm : bool
+        L2 holds what it can of Q, K and V at the start, as after an earlier run of the same call.
+    without : collection of str
+        Stages of the waterfall to leave out: the machine without these limits.
     seed : int
         Seed of patterns that draw at random; recorded in the answer.
     params : dict, optional
@@ -75,19 +85,24 @@ def predict(
     for name, value, allowed in (("fidelity", fidelity, get_args(Fidelity)), ("clock", clock, get_args(Clock))):
         if value not in allowed:
             raise unknown_name(name, str(value), allowed)
+    for name in without:
+        if name not in STAGES[1:]:
+            raise unknown_name("stage", name, STAGES[1:])
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     shapes = {name: problem.pop(name) for name in list(problem) if name in _PROBLEM_FIELDS}
     asked = question(pattern, params={**(params or {}), **problem}, **shapes)
-    fastest = fastest_dense(asked, spec, clock, fidelity)
+    setting = Setting(clock, fidelity, frozenset(without), warm)
+    fastest = fastest_dense(asked, spec, setting)
     if kernel is None and asked.pattern.family.mask_class() == "dense":
         kernel = fastest.kernel
-    run = simulate(asked, spec, kernel=kernel, q_tile=q_tile, kv_tile=kv_tile, fidelity=fidelity, clock=clock)
-    baseline_run = fastest if baseline is None else fastest_dense(asked, spec, clock, fidelity, only=baseline)
+    run = simulate(asked, spec, kernel=kernel, q_tile=q_tile, kv_tile=kv_tile, setting=setting)
+    baseline_run = fastest if baseline is None else fastest_dense(asked, spec, setting, only=baseline)
     main = run.choice
     attention = [op.schedule for op in run.plan if isinstance(op, Attention)]
     pairs = sum(s.pairs for s in attention)
     dense = dense_schedule(asked, Tiling(q=(main.tiling.q_rows,), kv=(main.tiling.kv_rows,), pack=main.tiling.pack))
     latency = run.stages["side"]
+    low, high = _ratio_band(main, asked)
     stages = tuple(Stage(stage=name, latency_ms=run.stages[name] * 1e3) for name in STAGES)
     utilization = {unit: seconds / latency for unit, seconds in run.busy.items()}
     return Prediction(
@@ -96,13 +111,14 @@ def predict(
         q_tile=main.tiling.q,
         kv_tile=main.tiling.kv,
         fidelity=fidelity,
+        correction=run.correction,
         clock=clock,
         problem=problem_fields(asked),
         pattern=asked.pattern.name,
         pattern_params=asked.pattern.params(),
         latency_ms=latency * 1e3,
-        latency_ms_low=latency * 1e3 / UNCALIBRATED_FACTOR,
-        latency_ms_high=latency * 1e3 * UNCALIBRATED_FACTOR,
+        latency_ms_low=latency * 1e3 / high,
+        latency_ms_high=latency * 1e3 / low,
         speedup=baseline_run.seconds / latency,
         dense=DenseRun(kernel=baseline_run.kernel, latency_ms=baseline_run.seconds * 1e3),
         tflops=asked.problem.flops(pairs) / latency / 1e12,
@@ -121,9 +137,10 @@ def predict(
         utilization=utilization,
         side=tuple(SideOp(op=name, latency_ms=seconds * 1e3) for name, seconds in run.side),
         provenance=Provenance(
-            calibrated_on=None,
+            calibrated_on=main.calibration.data if main.calibration else None,
+            borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
             recalled=_recalled(spec, {main.profile.name, run.helper.profile.name, baseline_run.kernel}),
-            validity="extrapolated",
+            validity="in_domain" if _in_domain(main, asked) else "extrapolated",
             spec_hash=spec.spec_hash(),
             seed=seed,
         ),
@@ -144,17 +161,17 @@ class Run(NamedTuple):
     stages: dict[str, float]
     busy: dict[str, float]
     side: list[tuple[str, float]]
+    correction: float
 
 
 def simulate(
     asked: Question,
     spec: GpuSpec,
     *,
-    kernel: str | None = None,
+    kernel: str | KernelProfile | None = None,
     q_tile: int | tuple[int, ...] | None = None,
     kv_tile: int | tuple[int, ...] | None = None,
-    fidelity: Fidelity = "fast",
-    clock: Clock = "sustained",
+    setting: Setting = Setting(),  # noqa: B008 (immutable)
 ) -> Run:
     """Simulate one call, without the dense call that it could be compared with; parameters as in `predict`.
 
@@ -165,17 +182,40 @@ def simulate(
     helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense")
     chosen = {mask_class: main, "dense": helper}
     plan = asked.pattern.plan(problem, asked.layout, lambda needed: chosen[needed].tiling)
+    if setting.writes_cache:
+        plan = (kv_cache_write(problem), *plan)
     times: list[KernelTime] = []
     side: list[tuple[str, float]] = []
     for op in plan:
         if isinstance(op, Memory):
-            side.append((op.name, memory_op_seconds(spec, op, main.profile.permute_gbps)))
+            side.append((op.name, memory_op_seconds(main.spec, op, main.profile.permute_gbps)))
         else:
-            times.append(attention_time(spec, chosen[op.mask_class], op.schedule, problem, clock, fidelity))
+            used = chosen[op.mask_class]
+            times.append(attention_time(used.spec, used, op.schedule, problem, setting))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
-    stages["side"] = stages["launch"] + sum(seconds for _, seconds in side)
+    stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
-    return Run(plan, main, helper, stages, busy, side)
+    return Run(plan, main, helper, stages, busy, side, times[0].correction)
+
+
+def _in_domain(choice: KernelChoice, asked: Question) -> bool:
+    """Whether calls like this one were measured for the kernel's calibration: dense or windows, head dim 128."""
+    plain = asked.pattern.family.mask_class() in ("dense", "window")
+    return choice.calibration is not None and plain and asked.problem.head_dim == asked.problem.head_dim_v == 128
+
+
+def _ratio_band(choice: KernelChoice, asked: Question) -> tuple[float, float]:
+    """Where predicted over measured time lies in nine of ten measured calls that were not fitted."""
+    scores = choice.calibration.score if choice.calibration else {}
+    name = "all" if not _in_domain(choice, asked) else "window" if asked.pattern.family.mask_class() == "window" else "dense"
+    found = scores.get(name) or scores.get("all")
+    if found is None or found.n < ENOUGH_SCORED:
+        return 1 / UNCALIBRATED_FACTOR, UNCALIBRATED_FACTOR
+    return min(found.low, 1.0), max(found.high, 1.0)
+
+
+ENOUGH_SCORED = 30
+"""Scored rows from which on their quantiles make a band."""
 
 
 def _blocks(asked: Question, tiling: Tiling) -> Blocks | None:

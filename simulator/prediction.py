@@ -72,6 +72,9 @@ class Provenance(_Part, frozen=True):
     """What the answer rests on."""
 
     calibrated_on: str | None
+    """Measured table that the kernel's constants on this GPU were fitted to."""
+    borrowed_from: str | None
+    """Kernel and GPU whose constants were taken, where there are none of this kernel on this GPU."""
     recalled: tuple[str, ...]
     """Values that nobody could give a source for."""
     validity: str
@@ -89,6 +92,8 @@ class Prediction(_Part, frozen=True):
         Tile of the kernel that runs the pattern.
     latency_ms, latency_ms_low, latency_ms_high : float
         Prediction and its band.
+    correction : float
+        By which factor `fast` corrected itself after it had simulated every visit of some heads; 1 where it had no need to.
     speedup : float
         Dense latency on the same GPU over this latency.
     waterfall : tuple of Stage
@@ -102,6 +107,7 @@ class Prediction(_Part, frozen=True):
     q_tile: tuple[int, ...]
     kv_tile: tuple[int, ...]
     fidelity: str
+    correction: float
     clock: str
     problem: dict[str, Any]
     pattern: str

@@ -6,28 +6,47 @@ prediction, and the difference of two stages is what that limit costs. The ladde
 
 from __future__ import annotations
 
+from collections.abc import Set
+from dataclasses import replace
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..facts import UserError
-from ..hwspecs import Clock, GpuSpec
-from ..workloads import AttentionProblem, TileSchedule
+from ..hwspecs import GpuSpec
+from ..kernels import KINDS, UNITS
+from ..workloads import AttentionProblem, TileSchedule, kv_cache_write
 from .choice import KernelChoice
 from .clock import clock_hz
 from .device import makespan
-from .memory import dram_seconds, l2_seconds, traffic
-from .pipeline import SmPipeline, TileCost, sm_pipeline
+from .launch import Grid, MaskPlan, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from .machine import TICKS, Outcome, run
+from .memory import Traffic, dram_seconds, l2_seconds, traffic
+from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
+from .setting import Setting
 
 STAGES = ("ideal", "tiles", "padding", "pipeline", "memory", "schedule", "clock", "launch", "side")
 """Stages of a prediction, in order; `side` belongs to a whole plan, the others to each of its attention kernels."""
 
-Fidelity = Literal["bound", "fast"]
-
 MOST_CTAS = 2**25
 """CTAs that are dispatched in a few seconds."""
+
+PART_VISITS = 2**14
+"""Visits that are simulated one by one where the two scales need a correction: some milliseconds."""
+
+STEADY_VISITS = 40
+"""Visits of a CTA from which on its start and end are small beside them."""
+
+STEADY_WAVES = 2.0
+"""Waves of CTAs from which on their start together weighs little."""
+
+STEADY_L2, STEADY_DRAM = 0.95, 0.12
+"""Shares of the SMs' time up to which what L2 and DRAM need is hidden behind it: bursts of DRAM reads are felt early."""
+
+MOST_VISITS = 2**31
+"""Visits that are simulated one by one in some twenty minutes."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -42,30 +61,18 @@ class KernelTime(NamedTuple):
         Seconds at each stage up to `launch`.
     busy : dict
         Seconds that each unit works, on the mean over SMs where it is one of an SM.
+    correction : float
+        Time of every visit of some heads simulated over that of the two scales, by which `fast` corrected itself; 1 where it
+        had no need to.
     """
 
     stages: dict[str, float]
     busy: dict[str, float]
-
-
-class _Work(NamedTuple):
-    """Cycles of each row of a schedule."""
-
-    loop: Floats
-    """In the kv loop."""
-    fixed: float
-    """Outside of it: prologue, epilogue and the bytes of the first and last tiles."""
-    busy: TileCost
-    """Unit cycles of the whole schedule, over all heads and items; `interval` is the sum of the loops."""
+    correction: float
 
 
 def attention_time(
-    spec: GpuSpec,
-    choice: KernelChoice,
-    schedule: TileSchedule,
-    problem: AttentionProblem,
-    clock: Clock,
-    fidelity: Fidelity = "fast",
+    spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting
 ) -> KernelTime:
     """Climb the ladder for one attention kernel.
 
@@ -73,124 +80,241 @@ def attention_time(
     ----------
     schedule : TileSchedule
         Its work, over all heads and items.
-    clock : str
-        Clock regime.
-    fidelity : str
-        `fast` simulates the dispatch of CTAs; under `bound` the stage `schedule` adds nothing.
+    setting : Setting
+        How it is run, and how closely it is simulated.
     """
     if schedule.work_rows > MOST_CTAS:
         raise UserError(f"the call has {schedule.work_rows:,} CTAs; at most {MOST_CTAS:,} are simulated")
-    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, schedule.q_tile, schedule.kv_tile)
-    sms, hz = spec.chip.sm_count, spec.clock_hz("burst" if clock == "sustained" else clock)
+    clock, fidelity, off = setting.clock, setting.fidelity, setting.off
+    call = _call(spec, choice, schedule, problem, setting)
+    sms, hz = spec.chip.sm_count, call.hz
     peak = sms * spec.tensor_flops_per_clk(problem.dtype) * hz
-    work = _work(sm, schedule)
-    moved = traffic(schedule, problem, choice.tile.multicast)
-    floors = {"l2": l2_seconds(spec, moved.l2, hz), "dram": dram_seconds(spec, moved.dram)}
-
-    ladder = _Ladder()
+    ladder = _Ladder(off)
     ladder.climb("ideal", problem.flops(schedule.pairs) / peak)
     ladder.climb("tiles", problem.flops(schedule.live_area()) / peak)
     ladder.climb("padding", problem.flops(schedule.tile_area) / peak)
-    on_sms = work.busy.interval / (sms * sm.speed) / hz
+    on_sms = call.on_sms(off)
     ladder.climb("pipeline", on_sms)
+    floors = call.floors()
     ladder.climb("memory", max(floors.values()))
-    launches = 1
-    if fidelity == "fast" and on_sms:
-        # On a machine that waits for memory every visit takes longer, so its waves and tails do too.
-        stretch = max(1.0, max(floors.values()) / on_sms)
-        grid = _grid(sm, schedule, work, stretch)
-        launches += int(len(grid.costs) > len(work.loop))
-        seconds = makespan(*grid, sms=sms, slots=sm.ctas, speed=sm.speed) / hz
+    seconds, launches, correction = ladder.now, 1, 1.0
+    if fidelity == "bound" or "schedule" in off or not sum(call.visits()):
         ladder.climb("schedule", seconds)
-        on_sms = seconds / stretch
     else:
-        ladder.climb("schedule", on_sms)
-    share = work.busy.tensor / sms / hz / ladder.now if ladder.now else 0.0
-    slow = hz / clock_hz(spec, clock, ladder.now, share)
-    ladder.climb("clock", on_sms * slow)
+        launches += int(call.launched.parts > 1)
+        if fidelity == "cycle":
+            seconds = call.every_visit(off)
+        else:
+            seconds = call.dispatched(off)
+            part = call.unsteady_part() if not off else None
+            if part is not None:
+                correction = part.every_visit(off) / part.dispatched(off)
+                seconds *= correction
+        if fidelity == "cycle" or correction != 1.0:
+            ladder.settle("schedule", seconds)
+        else:
+            ladder.climb("schedule", seconds)
+    # SMs and L2 slow down with the clock, DRAM does not.
+    waits = 1.0 if "memory" in off else max(1.0, floors["dram"] / max(on_sms, floors["l2"], 1e-12))
+    share = call.unit_cycles("tensor") * _computed_share(schedule, off) / sms / hz / ladder.now if ladder.now else 0.0
+    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now, share)
+    ladder.climb("clock", seconds / waits * slow)
     ladder.climb("launch", ladder.now + launches * spec.launch.kernel_us * 1e-6)
-    busy = {unit: getattr(work.busy, unit) / sms / hz * slow for unit in ("tensor", "exp", "fma", "alu")}
-    return KernelTime(ladder.stages, busy | floors)
+    busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}
+    return KernelTime(ladder.stages, busy | floors, correction)
+
+
+class Recording(NamedTuple):
+    """One attention kernel, simulated visit by visit, with its first ops; ticks are those of a clock of `hz`."""
+
+    sm: SmPipeline
+    outcome: Outcome
+    hz: float
+
+
+def record(
+    spec: GpuSpec,
+    choice: KernelChoice,
+    schedule: TileSchedule,
+    problem: AttentionProblem,
+    setting: Setting,
+    *,
+    ops: int,
+    sms: int,
+) -> Recording:
+    """Simulate one attention kernel as fidelity `cycle` does, and keep the first `ops` ops of the first `sms` SMs.
+
+    Other parameters as in `attention_time`.
+    """
+    call = _call(spec, choice, schedule, problem, setting)
+    return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz)
+
+
+def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting) -> _Call:
+    hz = spec.clock_hz("burst" if setting.clock == "sustained" else setting.clock)
+    warm = None
+    if setting.warm:
+        warm = float(kv_cache_write(problem).bytes) if setting.writes_cache else 0.0
+    axes = mask_plan(choice.profile, schedule).axes
+    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, schedule.q_tile, schedule.kv_tile, axes)
+    return _Call.of(sm, choice, schedule, problem, warm, hz)
 
 
 class _Ladder:
-    """Stage times that never fall."""
+    """Stage times that never fall, with some stages left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, off: Set[str]) -> None:
+        self.off = off
         self.stages: dict[str, float] = {}
         self.now = 0.0
 
     def climb(self, stage: str, seconds: float) -> None:
         """Add a stage: the machine so far, and a limit that alone takes `seconds`."""
-        self.now = max(self.now, seconds)
+        if stage not in self.off:
+            self.now = max(self.now, seconds)
         self.stages[stage] = self.now
 
-
-def _work(sm: SmPipeline, schedule: TileSchedule) -> _Work:
-    """Cycles of each row: its visits by kind, at the cost that the kernel's mask policy gives them."""
-    counts, policy = schedule.counts, sm.profile.mask.policy
-    plain, masked = sm.cost(), sm.cost(sm.mask_alu(schedule.mask_axes))
-    visited = counts.visited
-    if policy == "partial":
-        masked_visits = visited - counts.full - counts.gather
-    elif policy == "all" or not schedule.mask_free:
-        masked_visits = visited
-    else:
-        # A call that is mask-free but for padded keys pays a bounds check on one axis, on every tile.
-        padded = bool((counts.visited != counts.full).any())
-        masked, masked_visits = sm.cost(sm.mask_alu(1)), visited * padded
-    qk_only = sm.cost(qk_only=True)
-    loop = plain.interval * (visited - masked_visits) + masked.interval * masked_visits + qk_only.interval * counts.qk_only
-    sums = [schedule.total(per_row) for per_row in (visited - masked_visits, masked_visits, counts.qk_only)]
-    units = [
-        sum(n * getattr(cost, unit) for n, cost in zip(sums, (plain, masked, qk_only), strict=True)) for unit in TileCost._fields
-    ]
-    return _Work(loop, _fixed_cycles(sm, schedule), TileCost(*units))
+    def settle(self, stage: str, seconds: float) -> None:
+        """Add a stage whose time is known exactly: those before it were approximations of it, and cannot be above it."""
+        self.now = seconds
+        self.stages = {name: min(before, seconds) for name, before in self.stages.items()} | {stage: seconds}
 
 
-def _fixed_cycles(sm: SmPipeline, schedule: TileSchedule) -> float:
-    """Cycles of a CTA outside its loop: a constant of the kernel, and Q, O and the first K and V at an SM's share of L2.
+class _Call(NamedTuple):
+    """One kernel on one GPU: what both fidelities start from."""
 
-    Only rows and keys that exist are moved.
-    """
-    spec, problem = sm.spec, sm.problem
-    per_sm = spec.mem.l2.bytes_per_clk * spec.eff.l2 / spec.chip.sm_count
-    rows = (min(sm.q_rows, schedule.seq_q) + min(sm.kv_rows, schedule.seq_kv)) * (problem.head_dim + problem.head_dim_v)
-    return sm.profile.prologue_cycles + rows * problem.element_bytes / per_sm
+    sm: SmPipeline
+    choice: KernelChoice
+    schedule: TileSchedule
+    problem: AttentionProblem
+    kinds: Ints
+    """Visits of each row, by kind."""
+    launched: Grid
+    masked: MaskPlan
+    moved: Traffic
+    heads_share: int
+    warm: float | None
+    """Bytes touched between this run of the call and the one before; None where there was none."""
+    hz: float
+
+    @staticmethod
+    def of(
+        sm: SmPipeline, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, warm: float | None, hz: float
+    ) -> _Call:
+        spec, profile = sm.spec, sm.profile
+        heads_share = max(1, problem.gqa_group // choice.tiling.pack)
+        moved = traffic(
+            spec,
+            schedule,
+            problem,
+            resident=spec.chip.sm_count * sm.ctas,
+            heads_share=heads_share,
+            multicast=choice.tile.multicast,
+            warm=warm,
+        )
+        masked = mask_plan(profile, schedule)
+        launched = grid(profile, schedule, kv_parts(profile, schedule, spec.chip.sm_count))
+        kinds = kinds_of_rows(schedule, masked)
+        return _Call(sm, choice, schedule, problem, kinds, launched, masked, moved, heads_share, warm, hz)
+
+    def floors(self) -> dict[str, float]:
+        """Least seconds that L2 and DRAM need."""
+        spec = self.sm.spec
+        return {"l2": l2_seconds(spec, self.moved.l2, self.hz), "dram": dram_seconds(spec, self.moved.dram)}
+
+    def unsteady_part(self) -> _Call | None:
+        """The call with fewer heads, where start and end of CTAs or waiting for memory weigh so much that every visit counts.
+
+        None where they do not, or where even one head has too many visits.
+        """
+        ctas, visits = self.schedule.work_rows * self.launched.parts, sum(self.visits())
+        floors, busy = self.floors(), self.on_sms(frozenset())
+        waiting = floors["l2"] > STEADY_L2 * busy or floors["dram"] > STEADY_DRAM * busy
+        waves = ctas / (self.sm.spec.chip.sm_count * self.sm.ctas)
+        # CTAs that share an SM speed each other up and down in ways that one speed for all does not describe.
+        alone = self.sm.ctas == 1
+        if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
+            return None
+        part = min(1.0, PART_VISITS / visits)
+        copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
+        groups = tuple(g._replace(copies=min(n, g.copies)) for g, n in zip(self.schedule.groups, copies, strict=True))
+        fewer = replace(self.schedule, groups=groups)
+        call = self if groups == self.schedule.groups else _Call.of(self.sm, self.choice, fewer, self.problem, self.warm, self.hz)
+        return call if sum(call.visits()) <= 8 * PART_VISITS else None
+
+    def visits(self) -> list[int]:
+        """Visits of all heads and items, by kind."""
+        return [self.schedule.total(self.kinds[:, kind]) for kind in range(len(KINDS))]
+
+    def unit_cycles(self, unit: str) -> float:
+        """Cycles of work of a unit, over all SMs."""
+        return sum(n * self.sm.units(kind)[unit] for n, kind in zip(self.visits(), KINDS, strict=True))
+
+    def on_sms(self, off: Set[str]) -> float:
+        """Seconds of all visits on SMs that are always busy."""
+        tensor_only = "pipeline" in off
+        cycles = self.unit_cycles("tensor") if tensor_only else float(np.dot(self.visits(), self.sm.steady().together))
+        return cycles * _computed_share(self.schedule, off) / self.sm.spec.chip.sm_count / self.hz
+
+    def dispatched(self, off: Set[str]) -> float:
+        """Seconds until the last CTA is done, on the two scales."""
+        steady, launched = self.sm.steady(), self.launched
+        alone, speed = steady.alone, float(steady.alone[0] / steady.together[0])
+        if "pipeline" in off:
+            alone, speed = np.array([self.sm.units(kind)["tensor"] for kind in KINDS]), 1.0
+        # On a machine that waits for memory every visit takes longer, so its waves and tails do too.
+        stretch = 1.0 if "memory" in off else max(1.0, max(self.floors().values()) / self.on_sms(off))
+        own = self.kinds[launched.row] / launched.parts
+        loop = own @ alone
+        fixed = _row_cycles(steady, own) - own @ steady.alone
+        costs = fixed + loop * _computed_share(self.schedule, off) * stretch
+        slots, sms = self.sm.ctas if speed > 1 else 1, self.sm.spec.chip.sm_count
+        return makespan(costs, launched.first, launched.rows, launched.copies, sms, slots, speed) / self.hz
+
+    def every_visit(self, off: Set[str]) -> float:
+        """Seconds of the kernel with every visit simulated on every SM."""
+        return self.machine(off).end / TICKS / self.hz
+
+    def machine(self, off: Set[str], record: int = 0, record_sms: int = 1) -> Outcome:
+        """The kernel with every visit simulated on every SM, and its first `record` ops on the first `record_sms` of them."""
+        known = sorted(off & {"tiles", "padding", "pipeline"})
+        if known:
+            raise UserError(f"fidelity cycle cannot leave out {', '.join(known)}; fast can")
+        sm, spec, timing = self.sm, self.sm.spec, self.sm.profile.timing
+        if sum(self.visits()) > MOST_VISITS:
+            raise UserError(f"the call has {sum(self.visits()):,} visits; fidelity cycle simulates at most {MOST_VISITS:,}")
+        work, tiles = every_cta(self.schedule, self.masked, self.launched, heads_share=self.heads_share, row_bytes=sm.row_bytes)
+        memory = sm.memory(
+            l2_bytes_per_clk=0.0 if "memory" in off else spec.mem.l2.bytes_per_clk * spec.eff.l2,
+            dram_bytes_per_clk=0.0 if "memory" in off else spec.dram_bytes_per_s() / self.hz,
+            clock_hz=self.hz,
+            capacity_bytes=spec.mem.l2.mib * 2**20,
+            streams=self.moved.missing > 0.5,
+        )
+        return run(
+            sm.code,
+            work,
+            memory,
+            sms=spec.chip.sm_count,
+            slots=sm.ctas,
+            prologue=timing.prologue_cycles,
+            tiles=tiles,
+            warm=min(int(tiles * (1 - self.moved.missing)), memory.capacity),
+            record=record,
+            record_sms=record_sms,
+        )
 
 
-class _Grid(NamedTuple):
-    """The CTAs of a kernel in launch order, as `makespan` takes them."""
-
-    costs: Floats
-    first: Ints
-    rows: Ints
-    copies: Ints
+def _computed_share(schedule: TileSchedule, off: Set[str]) -> float:
+    """Share of the visited tile area that is computed on a machine without some of the limits."""
+    area = max(schedule.tile_area, 1)
+    share = schedule.live_area() / area if "padding" in off else 1.0
+    return share * (schedule.pairs / max(schedule.live_area(), 1) if "tiles" in off else 1.0)
 
 
-def _grid(sm: SmPipeline, schedule: TileSchedule, work: _Work, stretch: float) -> _Grid:
-    """Cycles of every CTA, in the kernel's launch order, with loops that take `stretch` times as long."""
-    parts = _kv_parts(sm, schedule)
-    backwards = sm.profile.launch.order == "longest_first"
-    costs = []
-    for group in schedule.groups:
-        loop = work.loop[group.first_row : group.first_row + group.rows]
-        costs.append(np.repeat((loop[::-1] if backwards else loop) * (stretch / parts), parts) + work.fixed)
-    rows = np.array([len(own) for own in costs], np.int64)
-    copies = np.array([group.copies for group in schedule.groups], np.int64)
-    return _Grid(np.concatenate(costs), np.cumsum(rows) - rows, rows, copies)
-
-
-def _kv_parts(sm: SmPipeline, schedule: TileSchedule) -> int:
-    """CTAs into which the kernel splits the keys of each owner tile.
-
-    The rule is FlashAttention's: only when the CTAs fill too little of the machine, and then the smallest split whose last
-    wave is filled to 85 % of the best.
-    """
-    rule, sms = sm.profile.launch, sm.spec.chip.sm_count
-    ctas, most = schedule.work_rows, schedule.max_visited
-    if rule.split_below == 0 or ctas >= rule.split_below * sms or most <= rule.split_min_tiles:
-        return 1
-    filled = {parts: ctas * parts / sms / ceil(ctas * parts / sms) for parts in range(1, min(most, sms) + 1)}
-    best = max(filled.values())
-    return next(parts for parts, share in filled.items() if share >= 0.85 * best)
+def _row_cycles(steady: Steady, kinds: Floats) -> Floats:
+    """Cycles of CTAs alone on an SM, with so many visits of each kind."""
+    total = kinds.sum(axis=1)
+    plain = np.interp(total, np.arange(SHORT + 1), steady.short) + np.maximum(total - SHORT, 0) * steady.alone[0]
+    cycles: Floats = plain + kinds @ (steady.alone - steady.alone[0])
+    return cycles

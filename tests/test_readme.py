@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from simattn.validation import accuracy_page, compare, group_scores, published_runs
+from simattn.validation import accuracy_page, calibration_page, compare, group_scores, published_runs, shipped_calibrations
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,3 +32,14 @@ def test_accuracy_is_stated_as_it_is():
     )
     assert stated in " ".join(README.split())
     assert f"the FLOP bound, the usual estimate, is {100 * naive.mape:.0f} % off" in " ".join(README.split())
+
+
+def test_calibrations_are_stated_as_they_are():
+    assert (ROOT / "docs" / "calibrations.md").read_text(encoding="utf-8") == calibration_page()
+    by_name = {(c.kernel, c.gpu): c.score for c in shipped_calibrations()}
+    fa3, trtllm = by_name["fa3_paged", "h100_sxm"], by_name["trtllm_gen", "b200_sxm"]
+    stated = (
+        f"{100 * fa3['dense'].mape:.1f} and {100 * trtllm['dense'].mape:.1f} % for dense calls and "
+        f"{100 * fa3['D128 window 128'].mape:.1f} and {100 * trtllm['D128 window 128'].mape:.1f} % for windows of 128 keys"
+    )
+    assert stated in " ".join(README.split())

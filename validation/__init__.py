@@ -4,11 +4,17 @@ measurement  Measurement: a run that someone timed
 sources/     where measurements come from
 compare      predictions against measurements, by row and by group, with naive estimators
 page         the accuracy page of the documentation
+protocol     what may be fitted, and what must be predicted
+calibrate    a few constants of a kernel on a GPU, fitted to what may be fitted
+calibration_page  the page of all calibrations
 """
 
+from .calibrate import calibrate
+from .calibration_page import calibration_page, shipped_calibrations
 from .compare import GroupScore, Row, Score, compare, group_scores
 from .measurement import Measurement, read_measurements
 from .page import accuracy_page
+from .protocol import role
 from .sources import published_runs
 
 __all__ = [
@@ -17,8 +23,12 @@ __all__ = [
     "Row",
     "Score",
     "accuracy_page",
+    "calibrate",
+    "calibration_page",
     "compare",
     "group_scores",
     "published_runs",
     "read_measurements",
+    "role",
+    "shipped_calibrations",
 ]

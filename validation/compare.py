@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..facts import UserError
-from ..hwspecs import load_labelled
-from ..simulator import question, simulate
+from ..hwspecs import GpuSpec, load_labelled
+from ..kernels.calibration import environment_of
+from ..simulator import Question, question, simulate
 from .measurement import Measurement
-from .sources import kernel_for, pattern_for, times_kernel_only
+from .protocol import is_fitted
+from .sources import kernel_for, pattern_for, timed_as
 
 
 class Row(NamedTuple):
@@ -70,19 +72,40 @@ def compare(runs: Iterable[Measurement], on_row: Callable[[], None] = lambda: No
 
 def _row(run: Measurement) -> Row:
     bare = Row(run.id, run.gpu, run.kernel, run.pattern or run.phase, run.latency_ms)
+    if is_fitted(run):
+        return bare._replace(skipped="constants were fitted to this run")
     try:
-        stages = _stages(run)
+        asked = asked_of(run)
+        timed = timed_as(run.table)
+        if timed.stage == "side":
+            asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec))
+        stages = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting).stages
     except UserError as error:
         return bare._replace(skipped=str(error))
     return bare._replace(
-        predicted_ms=stages["clock" if times_kernel_only(run.table) else "launch"] * 1e3,
+        predicted_ms=stages[timed.stage] * 1e3,
         flop_bound_ms=stages["ideal"] * 1e3,
         tile_bound_ms=stages["padding"] * 1e3,
     )
 
 
-def _stages(run: Measurement) -> dict[str, float]:
-    """Seconds at each stage of the waterfall of a run. Raises UserError where it cannot be simulated."""
+class Asked(NamedTuple):
+    """A measured run as the simulator is asked for it."""
+
+    question: Question
+    spec: GpuSpec
+    kernel: str
+    tiles: dict[str, Any]
+
+
+def asked_of(run: Measurement) -> Asked:
+    """What a measured run asks of the simulator.
+
+    Raises
+    ------
+    UserError
+        It cannot be simulated; the message says why.
+    """
     if not run.latency_ms or not 0 < run.latency_ms < inf:
         raise UserError("no measured time above zero")
     if run.suspect:
@@ -111,7 +134,7 @@ def _stages(run: Measurement) -> dict[str, float]:
         params=params,
         **shapes,
     )
-    return simulate(asked, spec, kernel=kernel, **tiles).stages
+    return Asked(asked, spec, kernel, tiles)
 
 
 def _pattern(run: Measurement, pattern: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

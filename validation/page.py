@@ -13,10 +13,12 @@ HEADER = """\
 
 Written by `simattn validate --page docs/accuracy.md`; do not edit by hand.
 
-Predictions of fidelity `fast`, **uncalibrated**: kernel constants are those of the profiles. None was fitted to the rows below,
-but four choices were revisited after a look at them and so are not blind: the operation count of NATTEN's element mask, the share
-of L2 bandwidth (1 of an achieved figure, where it had been 0.77 of it), the clusters of FlashAttention-3's dense calls, and the
-tile of cuDNN on Blackwell at head width 192.
+Predictions of fidelity `fast`. Kernel constants are those of the profiles, or where a calibration knows better, its own or those
+that a kernel borrows from a relative ([calibrations](calibrations.md)). None was fitted to the rows below. Not blind are four
+choices that were revisited after a look at some of them: the share of L2 bandwidth (1 of an achieved figure, where it had been
+0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width 192, and the operations
+of NATTEN's element mask, now counted in compiled code. The form of NATTEN's Hopper loop was read in its source after its masked
+runs had been missed.
 Each published run of `validation/measured/published.jsonl` is simulated on the GPU that its label stands for
 (`hwspecs/labels.toml`). Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too
 fast. Beside them stand two estimators that need no simulator: the FLOP bound (live pairs at the peak tensor rate) and the tile

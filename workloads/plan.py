@@ -42,12 +42,16 @@ class Memory:
     ----------
     access : str
         How it reaches memory: `stream` (contiguous) or `permute` (rows of one token, scattered).
+    ctas, threads : int
+        CTAs that do one thing after the other, each waiting for memory, and threads of each; 0 where only bytes count.
     """
 
     name: str
     bytes: int
     launches: int
     access: Literal["stream", "permute"] = "stream"
+    ctas: int = 0
+    threads: int = 0
 
 
 Op = Attention | Memory
@@ -88,6 +92,23 @@ def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: 
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
             ops.append(Attention("text-all", _dense(text, problem, tiling_of("dense")), "dense"))
     return tuple(ops)
+
+
+def kv_cache_write(problem: AttentionProblem) -> Memory:
+    """The kernel that serving frameworks run first: K and V of every token into a paged cache, one CTA a token.
+
+    References
+    ----------
+    vLLM, `reshape_and_cache_flash`: min(kv_heads * head_dim, 512) threads copy one token.
+
+    Examples
+    --------
+    >>> kv_cache_write(AttentionProblem(q_heads=32, kv_heads=8, seq_q=4096, head_dim=128)).ctas
+    4096
+    """
+    tokens, width = problem.batch * problem.seq_kv, problem.head_dim + problem.head_dim_v
+    moved = 2 * tokens * problem.kv_heads * width * problem.element_bytes
+    return Memory("KV-cache write", moved, launches=0, ctas=tokens, threads=min(problem.kv_heads * problem.head_dim, 512))
 
 
 def _split_text(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling, dense: Tiling) -> Plan:

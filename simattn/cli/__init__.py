@@ -11,12 +11,15 @@ from typing import NoReturn
 import click
 
 from ..facts import UserError
+from .calibrate import calibrate
+from .explain import explain
 from .hw import hw
 from .kernels import kernels
 from .mask import mask
 from .models import models
 from .patterns import patterns
 from .predict import predict
+from .trace import trace
 from .validate import validate
 
 
@@ -27,6 +30,7 @@ def simattn() -> None:
 
     \b
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
+    simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -35,7 +39,7 @@ def simattn() -> None:
     """
 
 
-for command in (predict, mask, hw, patterns, models, kernels, validate):
+for command in (predict, explain, mask, hw, patterns, models, kernels, validate, calibrate, trace):
     simattn.add_command(command)
 
 

@@ -6,8 +6,9 @@ import json
 
 import click
 
-from .options import json_option
+from .options import hw_option, json_option
 from .output import print_rows
+from .predict import compile_notice
 
 
 @click.group()
@@ -23,10 +24,9 @@ def list_(as_json: bool) -> None:
 
     entries = [shelf.load(name) for name in shelf.names()]
     rows = [
-        {"name": k.name, "title": k.title, "archs": list(k.archs), "masks": list(k.masks), "overlap": k.overlap.schedule}
-        for k in entries
+        {"name": k.name, "title": k.title, "archs": list(k.archs), "masks": list(k.masks), "program": k.program} for k in entries
     ]
-    print_rows(["name", "kernel", "architectures", "masks", "overlap"], rows, as_json=as_json)
+    print_rows(["name", "kernel", "architectures", "masks", "program"], rows, as_json=as_json)
 
 
 @kernels.command()
@@ -55,6 +55,54 @@ def show(name: str, as_json: bool) -> None:
         ["", "origin", "source"],
         [[k, p["kind"], f"{p['source']}{': ' + p['note'] if p['note'] else ''}"] for k, p in meta.items()],
     )
+
+
+@kernels.command()
+@click.argument("name")
+@hw_option
+@click.option("--head-dim", type=click.IntRange(8, 1024), default=128, show_default=True, help="Head width.")
+@click.option("--causal", is_flag=True, help="The tile that causal calls take.")
+@json_option
+def loop(name: str, hw: str, head_dim: int, causal: bool, as_json: bool) -> None:
+    """Show a kernel's loop program on a GPU: what a tile costs each unit, and how fast tiles can follow each other.
+
+    ResMII is what the busiest unit needs for a tile, RecMII the longest cycle of dependences; no interval is below either.
+    """
+    from ..hwspecs import gpus
+    from ..kernels import KINDS
+    from ..kernels import kernels as shelf
+    from ..simulator import choose_kernel
+    from ..simulator.intervals import intervals
+    from ..simulator.pipeline import sm_pipeline
+    from ..workloads import AttentionProblem
+
+    spec = gpus.load(hw)
+    problem = AttentionProblem(q_heads=1, seq_q=8192, head_dim=head_dim, causal=causal)
+    choice = choose_kernel(spec, problem, shelf.load(name).masks[0], kernel=name)
+    with compile_notice():
+        sm = sm_pipeline(choice.spec, choice.profile, choice.tile, problem, choice.tiling.q_rows, choice.tiling.kv_rows)
+        steady = sm.steady()
+    rows = []
+    for number, kind in enumerate(KINDS[:3]):
+        bounds = intervals(sm.program, kind)
+        rows.append(
+            {
+                "tile": kind,
+                **{unit: round(cycles) for unit, cycles in sm.units(kind).items()},
+                "res_mii": round(bounds.resource),
+                "rec_mii": round(bounds.recurrence),
+                "interval": round(float(steady.alone[number])),
+                "shared_interval": round(float(steady.together[number])),
+            }
+        )
+    if not as_json:
+        tile = f"{choice.tiling.q_rows} queries by {choice.tiling.kv_rows} keys"
+        click.echo(
+            f"{choice.profile.title} on {spec.title}: program {sm.program.name}, {tile}, head_dim {head_dim}; cycles of an SM"
+        )
+        click.echo(f"roles: {', '.join(sm.program.roles)}; {sm.ctas} CTA{'s' if sm.ctas > 1 else ''} on an SM")
+    header = ["tile", *sm.units("plain"), "ResMII", "RecMII", "interval\none CTA", "interval\nall CTAs"]
+    print_rows(header, rows, as_json=as_json)
 
 
 def _text(value: object) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from ..hwspecs import GpuSpec
+    from ..kernels import KernelProfile
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,16 +63,99 @@ def parse_settings(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str,
         if not equals or not name or not text:
             raise click.BadParameter(f"expected name=value, got {setting!r}", param_hint="--set")
         if name.startswith("hw."):
-            table = hardware
-            *path, leaf = name.removeprefix("hw.").split(".")
-            for key in path:
-                table = table.setdefault(key, {})
-                if not isinstance(table, dict):
-                    raise click.BadParameter(f"hw.{key} is set twice, as a value and as a table", param_hint="--set")
-            table[leaf] = parse_value(text)
+            _set_leaf(hardware, "hw", name, text)
         else:
             params[name] = parse_value(text)
     return params, hardware
+
+
+def parse_kernel_settings(settings: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The other `--set` options, and overrides of the kernel (`kernel.mask.policy=all`).
+
+    >>> parse_kernel_settings(("decay=0.9", "kernel.launch.order=ascending"))
+    (('decay=0.9',), {'launch': {'order': 'ascending'}})
+    """
+    kernel: dict[str, Any] = {}
+    for setting in settings:
+        name, _, text = setting.partition("=")
+        if name.startswith("kernel."):
+            if not text:
+                raise click.BadParameter(f"expected name=value, got {setting!r}", param_hint="--set")
+            _set_leaf(kernel, "kernel", name, text)
+    return tuple(setting for setting in settings if not setting.startswith("kernel.")), kernel
+
+
+def _set_leaf(table: dict[str, Any], prefix: str, name: str, text: str) -> None:
+    """Set the leaf that `prefix.TABLE.KEY` names in nested tables."""
+    *path, leaf = name.removeprefix(f"{prefix}.").split(".")
+    for key in path:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise click.BadParameter(f"{prefix}.{key} is set twice, as a value and as a table", param_hint="--set")
+    if isinstance(table.get(leaf), dict):
+        raise click.BadParameter(f"{name} is set twice, as a value and as a table", param_hint="--set")
+    table[leaf] = parse_value(text)
+
+
+class Call(NamedTuple):
+    """A call as the options ask for it: arguments of `predict` and `explain`."""
+
+    pattern: str
+    spec: GpuSpec
+    options: dict[str, Any]
+
+
+def read_call(pattern: str | None, mask_file: str | None, hw: str, settings: tuple[str, ...], options: dict[str, Any]) -> Call:
+    """Put together what the options of `problem_options` ask for.
+
+    Raises
+    ------
+    UserError
+        A name or value of the GPU or the kernel is not usable.
+    """
+    import msgspec
+
+    from ..hwspecs import gpus
+
+    if (pattern is None) == (mask_file is None):
+        raise click.UsageError("give either --pattern or --mask")
+    settings, profile = parse_kernel_settings(settings)
+    params, hardware = parse_settings(settings)
+    spec = gpus.load(hw, hardware)
+    given = {name: value for name, value in options.items() if value is not None} | {"params": params}
+    if mask_file is not None:
+        if "file" in params:
+            raise click.UsageError("give the mask file once")
+        params["file"] = mask_file
+    call = Call(pattern or "mask_file", spec, given)
+    if profile:
+        call.options["kernel"] = _changed_kernel(call, profile)
+    changed = [s for s in settings if s.startswith("hw.")] + [f"kernel.{path}" for path in _written(profile)]
+    if changed:
+        spec = msgspec.structs.replace(spec, title=f"{spec.title} (changed: {', '.join(changed)})")
+    return call._replace(spec=spec)
+
+
+def _changed_kernel(call: Call, changes: dict[str, Any]) -> KernelProfile:
+    """The kernel asked for, or the one that would run the call, with other values."""
+    from ..explain import changed_kernel
+    from ..kernels import kernels
+    from ..simulator import predict
+
+    name = call.options.get("kernel")
+    if name is None:
+        quick = {"fidelity": "fast"} if call.options.get("fidelity") == "cycle" else {}
+        name = predict(call.pattern, call.spec, **{**call.options, **quick}).kernel
+    return changed_kernel(name, kernels.document(name), changes)
+
+
+def _written(table: dict[str, Any], prefix: str = "") -> list[str]:
+    """Leaves of nested tables as they are written: `mask.policy=all`."""
+    return [
+        text
+        for key, value in table.items()
+        for text in (_written(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}={value}"])
+    ]
 
 
 def _complete_hw(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -125,3 +212,50 @@ def tile_options(function: F) -> F:
     """Options that replace the kernel's tile."""
     function = click.option("--kv-tile", type=Shape(), help="Keys of a tile: 128 or 4x4x8.")(function)
     return click.option("--q-tile", type=Shape(), help="Queries of a tile: 128 or 8x4x8.")(function)
+
+
+def problem_options(function: F) -> F:
+    """Options of a call: what is computed, on which GPU, by which kernel, and how closely it is simulated."""
+    for option in reversed(
+        (
+            pattern_option,
+            click.option(
+                "--mask", "mask_file", type=click.Path(), metavar="FILE", help="Block mask (.npz or .npy) in place of a pattern."
+            ),
+            hw_option,
+            click.option("--model", metavar="NAME", help="Shapes of a published model (simattn models list)."),
+            click.option("--shape", metavar="NAME", help="One of the model's settings (simattn models show MODEL)."),
+            layout_options,
+            click.option("--batch", type=int, help="Batch items."),
+            click.option("--q-heads", type=int, help="Query heads."),
+            click.option("--kv-heads", type=int, help="Must divide --q-heads."),
+            click.option("--head-dim", type=int, help="Width of Q and K."),
+            click.option("--head-dim-v", type=int, help="Width of V and O, where it is not --head-dim."),
+            click.option("--dtype", metavar="bf16|fp16|fp8", help="Type of Q, K and V."),
+            click.option("--causal/--no-causal", default=None, help="Only keys up to self."),
+            tile_options,
+            click.option(
+                "--kernel",
+                metavar="NAME",
+                help="Kernel that runs it (simattn kernels list); --set kernel.TABLE.KEY=VALUE changes its profile.",
+            ),
+            click.option("--baseline", metavar="NAME", help="Kernel of the dense call; the fastest profiled one by default."),
+            click.option(
+                "--fidelity",
+                metavar="bound|fast|cycle",
+                default="fast",
+                show_default=True,
+                help="Closed form, every CTA dispatched to an SM, or every tile of every CTA.",
+            ),
+            click.option(
+                "--clock",
+                metavar="sustained|burst|boost",
+                default="sustained",
+                show_default=True,
+                help="Falls with load and run time, always the highest, or that of the data sheet.",
+            ),
+            click.option("--seed", type=int, default=0, show_default=True, help="Seed of patterns that draw at random."),
+        )
+    ):
+        function = option(function)
+    return function

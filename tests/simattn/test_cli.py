@@ -102,7 +102,7 @@ def test_lists_and_pages():
     assert any(v["path"] == "tensor.bf16_f32" and v["unit"] == "FLOP/clk/SM" for v in answer("hw", "show", "h100")["values"])
     assert answer("patterns", "show", "radial")["defaults"]["decay"] == 0.95
     assert answer("models", "show", "hunyuan-video")["layers"] == 60
-    assert answer("kernels", "show", "fa3")["overlap"]["schedule"] == "pingpong"
+    assert answer("kernels", "show", "fa3")["program"] == "wgmma_pingpong"
     pages = "hw list,hw show h100,hw check h100,patterns list,patterns show gna,models list,models show flux-dev,kernels list"
     for page in pages.split(","):
         done = run(*page.split())
@@ -159,7 +159,7 @@ BAD = [
     ((*B200, "radial", "--kernel", "natten_blackwell"), "cannot run blocks masks"),
     ((*B200, "radial", "--dtype", "int3"), "expected one of bf16, fp16, fp8"),
     ((*B200, "radial", "--dtype", "fp8"), "no profiled kernel"),
-    ((*B200, "radial", "--fidelity", "exact"), "known: bound, fast"),
+    ((*B200, "radial", "--fidelity", "exact"), "known: bound, cycle, fast"),
     ((*B200, "radial", "--clock", "turbo"), "known: boost, burst, sustained"),
     ((*B200, "radial", "--model", "gpt5"), "unknown model"),
     ((*B200, "radial", "--shape", "huge"), "unknown shape"),

@@ -1,12 +1,24 @@
+import msgspec
 import pytest
 from simattn.hwspecs import gpus
-from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds, traffic
-from simattn.workloads import AttentionProblem, Kind, Memory, from_bsr, schedule
+from simattn.simulator import memory
+from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds
+from simattn.workloads import AttentionProblem, Kind, Memory, from_bsr, kv_cache_write, schedule
+
+H100 = gpus.load("h100")
+
+
+def traffic(made, problem, *, resident=132, **options):
+    return memory.traffic(H100, made, problem, resident=resident, **options)
+
+
+def with_l2(mib):
+    return msgspec.structs.replace(H100, mem=msgspec.structs.replace(H100.mem, l2=msgspec.structs.replace(H100.mem.l2, mib=mib)))
 
 
 def test_compulsory_and_l2_traffic_of_a_dense_call():
     problem = AttentionProblem(batch=2, q_heads=8, kv_heads=2, seq_q=1024, head_dim=128)
-    moved = traffic(schedule("dense", seq_q=1024).with_copies(16), problem)
+    moved = traffic(schedule("dense", seq_q=1024).with_copies(16), problem, heads_share=4)
     q_and_o = 2 * 8 * 1024 * 256 * 2
     keys = 2 * 2 * 1024 * 256 * 2
     assert moved.dram == q_and_o + keys
@@ -16,7 +28,7 @@ def test_compulsory_and_l2_traffic_of_a_dense_call():
 def test_packed_heads_read_keys_once():
     problem = AttentionProblem(q_heads=8, kv_heads=2, seq_q=1024, head_dim=128)
     packed = traffic(schedule("dense", seq_q=1024, pack=4).with_copies(2), problem)
-    plain = traffic(schedule("dense", seq_q=1024).with_copies(8), problem)
+    plain = traffic(schedule("dense", seq_q=1024).with_copies(8), problem, heads_share=4)
     assert packed == plain  # as many tiles of rows, of fewer positions each
 
 
@@ -47,7 +59,7 @@ def test_l2_follows_the_clock():
 
 def test_a_cluster_reads_its_tiles_once():
     problem = AttentionProblem(q_heads=1, seq_q=4096, head_dim=128)
-    alone, pair = (traffic(schedule("dense", seq_q=4096), problem, multicast) for multicast in (1, 2))
+    alone, pair = (traffic(schedule("dense", seq_q=4096), problem, multicast=multicast) for multicast in (1, 2))
     assert alone.dram == pair.dram
     assert alone.l2 - pair.l2 == 32 * 32 * 128 * 256 * 2 / 2
 
@@ -57,3 +69,36 @@ def test_keys_whose_values_are_never_read():
     first = from_bsr([0, 2], [0, 1], q_tile=128, kv_tile=128, seq_q=128, seq_kv=256, kinds=[Kind.FULL, Kind.QK_ONLY])
     problem = AttentionProblem(q_heads=1, seq_q=128, seq_kv=256, head_dim=128)
     assert traffic(both, problem).l2 - traffic(first, problem).l2 == 128 * 128 * 2
+
+
+def test_keys_that_overflow_l2_come_again_for_every_wave():
+    problem = AttentionProblem(q_heads=1, seq_q=65536, head_dim=128)
+    made = schedule("dense", seq_q=65536)
+    keys = 65536 * 256 * 2
+    fits, spills = (memory.traffic(with_l2(mib), made, problem, resident=128).dram for mib in (33, 31))
+    assert fits == 2 * keys
+    assert spills == keys + 512 / 128 * keys
+    # A window is short: what one wave reads is small, whatever the sequence takes.
+    window = schedule("sliding_window", seq_q=65536, window=1024)
+    assert memory.traffic(with_l2(31), window, problem, resident=128).dram == 2 * keys
+
+
+def test_a_second_run_finds_in_l2_what_fits():
+    problem = AttentionProblem(q_heads=1, seq_q=4096, head_dim=128)
+    made = schedule("dense", seq_q=4096)
+    bytes_ = memory.traffic(H100, made, problem, resident=132).dram
+    warm = [memory.traffic(with_l2(bytes_ / 2**20 * f), made, problem, resident=132, warm=0.0).dram for f in (2, 4 / 3, 1, 0.5)]
+    assert warm == pytest.approx([0, bytes_ / 2, bytes_, bytes_], abs=1)
+
+
+def test_the_cache_write_is_a_staircase_of_ctas_on_an_sm():
+    # vLLM copies each token with min(kv_heads * head_dim, 512) threads: 4 CTAs of 512 threads fit on an SM, so one of 512 costs
+    # as much at 8 K/V heads as at 4, but for the bytes.
+    def microseconds(kv_heads):
+        problem = AttentionProblem(q_heads=64, kv_heads=kv_heads, seq_q=16384, head_dim=128)
+        return memory_op_seconds(H100, kv_cache_write(problem), None) * 1e6
+
+    one, two, four, eight = (microseconds(n) for n in (1, 2, 4, 8))
+    assert one < two < four < eight
+    assert eight / four < 1.5 < four / one
+    assert four == pytest.approx(16384 * H100.launch.token_cta_us / (132 * 4), rel=0.1)

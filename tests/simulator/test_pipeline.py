@@ -1,59 +1,81 @@
+import numpy as np
 import pytest
 from simattn.hwspecs import gpus
-from simattn.kernels import kernels
-from simattn.simulator.pipeline import sm_pipeline
+from simattn.kernels import KINDS, kernels
+from simattn.simulator.pipeline import SHORT, sm_pipeline
 from simattn.workloads import AttentionProblem
 
 PROBLEM = AttentionProblem(q_heads=1, seq_q=4096, head_dim=128)
+PLAIN, MASKED, QK_ONLY, SKIPPED = range(len(KINDS))
 
 
-def pipeline(hw, kernel, q_rows=128, kv_rows=128):
+def pipeline(hw, kernel, q_rows=128, kv_rows=128, axes=1):
     spec, profile = gpus.load(hw), kernels.load(kernel)
     tile = profile.tile_for(spec, 128, profile.masks[0])
-    return sm_pipeline(spec, profile, tile, PROBLEM, q_rows, kv_rows)
+    return sm_pipeline(spec, profile, tile, PROBLEM, q_rows, kv_rows, axes)
 
 
 def test_tensor_and_exp_cycles_of_the_published_roofline():
     # FlashAttention-4 (arXiv 2603.05451), table 1: 128 x 128 x 128 on B200 takes 1,024 tensor and 1,024 exp cycles.
-    cost = pipeline("b200", "trtllm_gen").cost()
-    assert (cost.tensor, cost.exp) == (1024, 1024)
+    units = pipeline("b200", "trtllm_gen").units("plain")
+    assert (units["tensor"], units["ex2"]) == (1024, 1024)
 
 
 def test_doubled_exp_unit_of_b300():
-    assert pipeline("b300", "trtllm_gen").cost().exp == 512
+    assert pipeline("b300", "trtllm_gen").units("plain")["ex2"] == 512
 
 
 def test_software_exponentials_only_where_the_profile_says():
-    assert pipeline("b200", "fa4").cost().exp < 1024
-    assert pipeline("b300", "fa4").cost().exp == 512
+    assert pipeline("b200", "fa4").units("plain")["ex2"] < 1024
+    assert pipeline("b300", "fa4").units("plain")["ex2"] == 512
 
 
 def test_legacy_instruction_gets_part_of_the_peak():
-    assert pipeline("h100", "fa2").cost().tensor == pytest.approx(2048 / 0.629)
-    assert pipeline("h100", "fa3").cost().tensor == 2048
+    assert pipeline("h100", "fa2").units("plain")["tensor"] == pytest.approx(2048 / 0.629)
+    assert pipeline("h100", "fa3").units("plain")["tensor"] == 2048
 
 
-def test_overlap_orders_the_kernels():
-    serial, pingpong = pipeline("h100", "fa2").cost(), pipeline("h100", "fa3").cost()
-    assert serial.interval > serial.tensor + serial.exp + serial.fma + serial.alu
-    assert max(pingpong.tensor, pingpong.exp + pingpong.fma + pingpong.alu) < pingpong.interval
-    assert pingpong.interval < pingpong.tensor + pingpong.exp + pingpong.fma + pingpong.alu
+def test_no_loop_is_faster_than_its_busiest_unit_nor_a_serial_one_than_all_of_them():
+    for hw, kernel in (("a100", "fa2"), ("h100", "fa3"), ("b200", "fa4"), ("h100", "triton"), ("rtx_5090", "fa2")):
+        sm = pipeline(hw, kernel, q_rows=256 if kernel == "fa4" else 128)
+        units, interval = sm.units("plain"), sm.steady().together[PLAIN]
+        assert interval >= max(units.values()) * (1 - 1e-9)
+        if sm.program.name == "triton_serial":
+            assert interval >= (units["tensor"] + units["ex2"] + units["fma"] + units["alu"]) * (1 - 1e-9)
+
+
+def test_ping_pong_hides_what_a_serial_loop_does_not():
+    serial, pingpong = pipeline("h100", "triton"), pipeline("h100", "fa3")
+    assert pingpong.steady().alone[PLAIN] < serial.steady().alone[PLAIN]
 
 
 @pytest.mark.parametrize("kernel", ["fa3", "natten_hopper", "flashinfer_bsr_fa3", "flex"])
 def test_a_mask_never_makes_a_tile_cheaper(kernel):
-    sm = pipeline("h100", kernel)
-    assert sm.cost(sm.mask_alu(1)).interval > sm.cost().interval
-    assert sm.cost(sm.mask_alu(3)).interval > sm.cost(sm.mask_alu(1)).interval
+    one, three = pipeline("h100", kernel, axes=1).steady(), pipeline("h100", kernel, axes=3).steady()
+    assert one.alone[PLAIN] < one.alone[MASKED] < three.alone[MASKED]
+    assert one.alone[PLAIN] == three.alone[PLAIN]
 
 
-def test_qk_only_costs_less():
+def test_what_is_left_out_costs_less():
+    steady = pipeline("h100", "fa3").steady()
+    assert steady.alone[SKIPPED] < steady.alone[QK_ONLY] < steady.alone[PLAIN]
+
+
+def test_more_visits_take_longer_and_end_in_the_steady_interval():
+    for hw, kernel in (("a100", "fa2"), ("h100", "fa3"), ("b200", "fa4")):
+        steady = pipeline(hw, kernel).steady()
+        steps = np.diff(steady.short)
+        assert (steps > 0).all()
+        assert steps[SHORT // 2 :].mean() == pytest.approx(steady.alone[PLAIN], rel=0.02)
+
+
+def test_a_cta_without_visits_still_starts_and_ends():
     sm = pipeline("h100", "fa3")
-    assert sm.cost(qk_only=True).interval < sm.cost().interval
-    assert sm.cost(qk_only=True).tensor == sm.cost().tensor / 2
+    assert sm.steady().short[0] > sm.profile.timing.prologue_cycles
 
 
 def test_two_ctas_of_a_small_tile_share_an_a100():
-    spec, profile = gpus.load("a100"), kernels.load("fa2")
-    tile = profile.tile_for(spec, 128, "dense")
-    assert sm_pipeline(spec, profile, tile, PROBLEM, *tile.q, *tile.kv).ctas == 2
+    sm = pipeline("a100", "fa2", 128, 64)
+    assert sm.ctas == 2
+    steady = sm.steady()
+    assert steady.alone[PLAIN] / 2 < steady.together[PLAIN] < steady.alone[PLAIN]

@@ -1,8 +1,10 @@
 """sources: where measurements come from, one adapter a module.
 
-published   the table of published runs that ships with the package
+published       the table of published runs that ships with the package
+aiconfigurator  measured tables of the package aiconfigurator-core
 """
 
-from .published import kernel_for, pattern_for, published_runs, times_kernel_only
+from .aiconfigurator import Table, read_table, tables
+from .published import kernel_for, pattern_for, published_runs, timed_as
 
-__all__ = ["kernel_for", "pattern_for", "published_runs", "times_kernel_only"]
+__all__ = ["Table", "kernel_for", "pattern_for", "published_runs", "read_table", "tables", "timed_as"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...kernels import kernels
+from ...simulator import Setting
 from ..measurement import Measurement, read_measurements
 
 SIMULATED = ("dense", "causal", "sliding_window", "gna")
@@ -38,6 +39,19 @@ def pattern_for(label: str) -> str | None:
     return name if name in SIMULATED else None
 
 
-def times_kernel_only(table: str) -> bool:
-    """Whether the times of a table are of the kernel alone, without its launch."""
-    return table in _labels()["timers"]["kernel_only"]
+class Timed(NamedTuple):
+    """How the times of a table were taken."""
+
+    stage: str
+    """Last stage of the waterfall that is in them."""
+    setting: Setting
+
+
+def timed_as(table: str) -> Timed:
+    """How the times of a table were taken: of the kernel alone, with its launch, or of a serving framework's whole op."""
+    timers = _labels()["timers"]
+    if table in timers["kernel_only"]:
+        return Timed("clock", Setting())
+    if table.startswith(tuple(timers["served"])):
+        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder")))
+    return Timed("launch", Setting())

@@ -1,0 +1,202 @@
+"""Calibrations: what `simattn calibrate` found for a kernel on a GPU, as files that it alone writes.
+
+Ours are in `calibrations/` beside this module, a user's in the data folder of the user; a user's goes before ours. Values are
+laid over those of the profile and of the GPU's file, but under what a user sets by hand.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ..facts import UserError
+from ..hwspecs import GpuSpec, gpus
+from .profile import KernelProfile, kernels
+
+S = TypeVar("S", bound=Struct)
+
+
+class Residuals(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Relative errors over a set of rows, as fractions; `low` and `high`: 5 % and 95 % quantiles of predicted over measured."""
+
+    n: int
+    mape: float
+    median: float
+    p90: float
+    max: float
+    bias: float
+    low: float
+    high: float
+
+
+class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Constants of one kernel on one GPU, and what they rest on.
+
+    Attributes
+    ----------
+    kernel_parameters, gpu_parameters : dict
+        Dotted leaves of the kernel profile and of the GPU's spec, with their values in the units of those.
+    environment : dict
+        Leaves of the spec that belong to the framework that made the calls, not to the kernel: applied only to its measurements.
+    data, rows : str, int
+        Measured table, and rows of it that were fitted.
+    version, spec_hash : str
+        Of simattn, and of the GPU's spec before calibration.
+    fit : Residuals
+        Over the fitted rows.
+    score, roofline : dict
+        Over rows that were not fitted, by group, and the same of a roofline whose three constants were fitted to the same rows.
+    unidentified : tuple of str
+        Parameters that the rows cannot tell apart from others, or not at all.
+    """
+
+    kernel: str
+    gpu: str
+    kernel_parameters: dict[str, float]
+    gpu_parameters: dict[str, float]
+    environment: dict[str, float]
+    data: str
+    rows: int
+    version: str
+    spec_hash: str
+    fit: Residuals
+    score: dict[str, Residuals]
+    roofline: dict[str, Residuals]
+    unidentified: tuple[str, ...] = ()
+
+
+def _over(struct: S, shipped: S, values: dict[str, float]) -> S:
+    """Lay values over the leaves that are still as they were shipped."""
+    return with_leaves(struct, {path: value for path, value in values.items() if leaf(struct, path) == leaf(shipped, path)})
+
+
+def leaf(struct: Any, path: str) -> Any:
+    """The value at a dotted path of a struct; keys of dicts are path elements too."""
+    for key in path.split("."):
+        struct = struct.get(key) if isinstance(struct, dict) else getattr(struct, key)
+    return struct
+
+
+def with_leaves(struct: S, values: dict[str, float]) -> S:
+    """A struct with other values at some dotted paths.
+
+    >>> from simattn.hwspecs import gpus
+    >>> with_leaves(gpus.load("h100"), {"chip.clock_sustained_mhz": 1800.0}).chip.clock_sustained_mhz
+    1800.0
+    """
+    for path, value in values.items():
+        struct = _with_leaf(struct, path.split("."), value)
+    return struct
+
+
+def _with_leaf(struct: Any, keys: list[str], value: float) -> Any:
+    first, *rest = keys
+    inner = struct.get(first) if isinstance(struct, dict) else getattr(struct, first)
+    changed = _with_leaf(inner, rest, value) if rest else value
+    return {**struct, first: changed} if isinstance(struct, dict) else msgspec.structs.replace(struct, **{first: changed})
+
+
+def user_folder() -> Path:
+    """Where a user's own calibrations are: the environment variable SIMATTN_CALIBRATIONS, or the user's data folder."""
+    given = os.environ.get("SIMATTN_CALIBRATIONS")
+    if given:
+        return Path(given)
+    from platformdirs import user_data_path
+
+    return user_data_path("simattn") / "calibrations"
+
+
+class Constants(NamedTuple):
+    """A kernel and a GPU with the best constants that are known for the two together.
+
+    Attributes
+    ----------
+    calibration : Calibration or None
+        The kernel's own on this GPU.
+    borrowed : Calibration or None
+        Where there is none: that of a kernel with the same loop program on this GPU, or of this kernel on another GPU of the same
+        architecture, of which only what belongs to the kernel is taken.
+    """
+
+    profile: KernelProfile
+    spec: GpuSpec
+    calibration: Calibration | None = None
+    borrowed: Calibration | None = None
+
+
+def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Constants:
+    """The best constants that are known for a kernel on a GPU; with `own` False, as if it had no calibration itself."""
+    known = all_calibrations(user_folder())
+    mine = next((c for c in known if (c.kernel, c.gpu) == (profile.name, spec.name)), None) if own else None
+    borrowed = (
+        None
+        if not profile.borrows
+        else _relative(profile, spec, [c for c in known if (c.kernel, c.gpu) != (profile.name, spec.name)])
+    )
+    values = Values({}, {})
+    # A calibration of few rows holds few constants: the others come from the relative that they were found beside.
+    for c in (borrowed, mine):
+        if c is not None:
+            values.kernel.update(c.kernel_parameters)
+            values.gpu.update(c.gpu_parameters if c.gpu == spec.name else {})
+    shipped_profile = kernels.load(profile.name) if profile.name in kernels.names() else profile
+    shipped_spec = gpus.load(spec.name) if spec.name in gpus.names() else spec
+    return Constants(
+        _over(profile, shipped_profile, values.kernel), _over(spec, shipped_spec, values.gpu), mine, None if mine else borrowed
+    )
+
+
+class Values(NamedTuple):
+    """Values by dotted path, of a profile and of a spec."""
+
+    kernel: dict[str, float]
+    gpu: dict[str, float]
+
+
+def _relative(profile: KernelProfile, spec: GpuSpec, others: list[Calibration]) -> Calibration | None:
+    """The calibration of the nearest relative: a kernel of the same family here, or on another GPU of the architecture."""
+    alike = [c for c in others if c.kernel in kernels.names() and _family(kernels.load(c.kernel)) == _family(profile)]
+    here = [c for c in alike if c.gpu == spec.name]
+    near = [c for c in alike if c.gpu in gpus.names() and gpus.load(c.gpu).arch == spec.arch]
+    # The one with most rows behind it; of these, that of the same kernel.
+    best = sorted(here or near, key=lambda c: (-c.rows, c.kernel != profile.name))
+    return best[0] if best else None
+
+
+def _family(profile: KernelProfile) -> str:
+    """Kind of the loop program, up to its variants: `wgmma_pingpong` and `wgmma_free` are of one family."""
+    return profile.program.split("_")[0]
+
+
+def environment_of(data: str, kernel: str, spec: GpuSpec) -> GpuSpec:
+    """A GPU in the environment of the framework that made a measured table, as far as a calibration on that table knows it."""
+    for c in all_calibrations(user_folder()):
+        if (c.data, c.kernel, c.gpu) == (data, kernel, spec.name):
+            return with_leaves(spec, c.environment)
+    return spec
+
+
+@lru_cache(maxsize=8)
+def all_calibrations(user: Path) -> tuple[Calibration, ...]:
+    """Every calibration, a user's before ours of the same kernel and GPU; by name of the file."""
+    paths: dict[str, Path] = {}
+    for folder in (Path(__file__).parent / "calibrations", user):
+        paths |= {path.name: path for path in sorted(folder.glob("*.json"))}
+    return tuple(_read(paths[name]) for name in sorted(paths))
+
+
+def _read(path: Path) -> Calibration:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def file_name(kernel: str, gpu: str) -> str:
+    """Name of the file of a calibration."""
+    return f"{kernel}@{gpu}.json"

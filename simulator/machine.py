@@ -1,0 +1,425 @@
+"""The machine, cycle by cycle: every visit of every CTA on every SM, with one L2 and one DRAM for all.
+
+Roles issue their ops in order; an op starts when what it depends on is there and its units are free; loads queue at the port of
+their SM, at L2 and, where L2 does not hold the tile, at DRAM. Time is a whole number of ticks, so a run always gives one answer.
+
+The simulation jumps from event to event: within an SM from op to op, between SMs from load to load, since only loads and the
+dispatch of CTAs are seen by other SMs. Its cost grows with the number of visits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ..kernels import KINDS, UNITS, LoopProgram
+
+TICKS = 64
+"""Ticks of a cycle."""
+
+FAR = np.int64(2**62)
+"""Never."""
+
+RING = 16
+"""Tiles of which the times of an op are remembered: more than any op runs ahead of another."""
+
+BYTE_SHIFT = 24
+"""Ticks for a byte are fixed-point numbers with so many binary places."""
+
+Ints = NDArray[np.int64]
+
+
+# Columns of the tables below.
+AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, USE, USE_END, WAKES, WAKES_END = range(10)
+OTHER, DISTANCE, ON_ISSUE, WAIT = range(4)
+LENGTH, LATENCY, STEALS, BYTES = range(4)
+
+
+class Code(NamedTuple):
+    """A loop program as tables of whole numbers; times in ticks, first axis of `cost` and `use_ticks` by kind of visit."""
+
+    role_first: Ints
+    """First op of each role; one more entry than roles."""
+    ahead_most: Ints
+    """Tiles that the foremost op of each role runs ahead."""
+    op: Ints
+    after: Ints
+    cost: Ints
+    use_unit: Ints
+    use_ticks: Ints
+    wakes: Ints
+    """Roles that may wait for an op."""
+
+
+def encode(program: LoopProgram) -> Code:
+    """A loop program as tables."""
+    ops, roles = program.ops, range(len(program.roles))
+    uses = [sorted({u for kind in KINDS for u in op.units[kind]}, key=UNITS.index) for op in ops]
+    flat_uses = [(op, unit) for op, units in zip(ops, uses, strict=True) for unit in units]
+    edges = [edge for op in ops for edge in op.after]
+    wakes = [
+        sorted({other.role for other in ops if other.role != op.role and any(e.op == number for e in other.after)})
+        for number, op in enumerate(ops)
+    ]
+    furthest = max(op.ahead for op in ops) + max((edge.distance for edge in edges), default=0)
+    if furthest >= RING:
+        raise ValueError(f"times of {RING} tiles are remembered, and ops are up to {furthest} apart")
+    op_table, after, use, wake = [], 0, 0, 0
+    for number, op in enumerate(ops):
+        row = [op.ahead, op.runs_on, op.needs_q, op.loads == "v", after, after + len(op.after)]
+        row += [use, use + len(uses[number]), wake, wake + len(wakes[number])]
+        op_table.append(row)
+        after, use, wake = row[AFTER_END], row[USE_END], row[WAKES_END]
+    cost = [[[_ticks(op.length[k]), _ticks(op.latency[k]), _ticks(op.steals[k]), op.load_bytes[k]] for op in ops] for k in KINDS]
+    return Code(
+        np.array([sum(op.role < role for op in ops) for role in (*roles, len(roles))], np.int64),
+        np.array([max((op.ahead for op in ops if op.role == role), default=0) for role in roles], np.int64),
+        np.array(op_table, np.int64),
+        np.array([[e.op, e.distance, e.on_issue, _ticks(e.wait)] for e in edges], np.int64).reshape(-1, 4),
+        np.array(cost, np.int64),
+        np.array([UNITS.index(unit) for _, unit in flat_uses], np.int64),
+        np.array([[_ticks(op.units[kind].get(unit, 0.0)) for op, unit in flat_uses] for kind in KINDS], np.int64),
+        np.array([role for w in wakes for role in w], np.int64),
+    )
+
+
+def _ticks(cycles: float) -> int:
+    return round(cycles * TICKS)
+
+
+class Memory(NamedTuple):
+    """What loads cost: fixed-point ticks for a byte, latencies in ticks, and L2 as a cache of tiles."""
+
+    port: int
+    """Of the way into one SM."""
+    rows: int
+    """Of the way of Q into, and of O out of one SM."""
+    l2: int
+    dram: int
+    l2_latency: int
+    dram_latency: int
+    capacity: int
+    """K and V tiles that L2 holds."""
+    multicast: int
+    """CTAs that share one read of K and V from L2."""
+    streams: int
+    """Whether Q comes from DRAM and O goes there; otherwise they stay in L2."""
+
+
+def fixed(bytes_per_cycle: float) -> int:
+    """Ticks for a byte, as a fixed-point number; 0 for a rate without limit."""
+    return round(TICKS / bytes_per_cycle * 2**BYTE_SHIFT) if bytes_per_cycle else 0
+
+
+class Work(NamedTuple):
+    """What is launched: rows with their visits, and CTAs in launch order."""
+
+    row_first: Ints
+    """First visit of each row; one more entry than rows."""
+    tile: NDArray[np.int32]
+    kind: NDArray[np.int8]
+    row_bytes: Ints
+    """Bytes of Q and of O of each row."""
+    row_keys: Ints
+    """End of the keys that exist for each row: what lies behind it is not fetched."""
+    width: int
+    """Keys of a tile."""
+    cta_row: Ints
+    cta_keys: Ints
+    """First tile of the K and V of each CTA, among all of them."""
+
+
+class Outcome(NamedTuple):
+    """A simulated kernel, in ticks and bytes."""
+
+    end: int
+    busy: Ints
+    """Ticks that each unit works, over all SMs."""
+    dram_bytes: int
+    l2_bytes: int
+    events: NDArray[np.int64]
+    """Recorded ops: SM, slot, op, tile, start, length."""
+
+
+def run(
+    code: Code,
+    work: Work,
+    memory: Memory,
+    *,
+    sms: int,
+    slots: int,
+    prologue: float,
+    tiles: int,
+    warm: int = 0,
+    record: int = 0,
+    record_sms: int = 1,
+) -> Outcome:
+    """Simulate a kernel.
+
+    Parameters
+    ----------
+    sms, slots : int
+        SMs, and CTAs that fit on one.
+    prologue : float
+        Cycles of a CTA before its first load.
+    tiles : int
+        K and V tiles that exist.
+    warm : int
+        Tiles that L2 holds at the start: the last ones.
+    record, record_sms : int
+        Ops to record at most, and SMs of which. Recording changes no result.
+    """
+    events = np.empty((record, 6), np.int64)
+    end, busy, dram_bytes, l2_bytes, recorded = _run(
+        code, work, memory, sms, slots, round(prologue * TICKS), tiles, warm, events, record_sms
+    )
+    if end == FAR:
+        raise RuntimeError("the loop program waits for itself")
+    return Outcome(int(end), busy, int(dram_bytes), int(l2_bytes), events[:recorded])
+
+
+@njit(cache=True)
+def _run(
+    code: Any, work: Any, memory: Any, sms: int, slots: int, prologue: int, tiles: int, warm: int,
+    events: Any, record_sms: int,
+) -> Any:  # fmt: skip
+    # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
+    # has its references counted, which costs more than what the loop does with it.
+    role_first, ahead_most, op_table, after, cost = code.role_first, code.ahead_most, code.op, code.after, code.cost
+    use_unit, use_ticks, wakes = code.use_unit, code.use_ticks, code.wakes
+    row_first, visit_tile, visit_kind, row_bytes = work.row_first, work.tile, work.kind, work.row_bytes
+    row_keys, width = work.row_keys, work.width
+    cta_row, cta_keys = work.cta_row, work.cta_keys
+    port_rate, rows_rate, l2_rate, dram_rate, streams = memory.port, memory.rows, memory.l2, memory.dram, memory.streams
+    multicast = memory.multicast
+    shared_rate = l2_rate // multicast
+    l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
+    roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
+    wide = roles + 1
+    # Per resident CTA: which one it is, its first visit and how many it has, roles that still run, when Q is there, its end.
+    cta = np.zeros((sms * slots, 6), np.int64)
+    # Per role: loop counter, op in the body, when it can issue again.
+    at = np.zeros((sms * slots * roles, 3), np.int64)
+    done = np.zeros(sms * slots * ops, np.int64)
+    seen = np.zeros((sms * slots * ops * RING, 2), np.int64)
+    unit_free = np.zeros((sms, 6), np.int64)
+    # When each role, and the slot itself (last of each slot: its CTA starts or ends), has its next event.
+    ready = np.full((sms, slots * wide), FAR, np.int64)
+    port_free = np.zeros(sms, np.int64)
+    busy = np.zeros(6, np.int64)
+    l2_free, dram_free, l2_bytes, dram_bytes = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    # L2: when each tile arrived, and tiles by time of their last use, as a ring through the entry `tiles`.
+    arrival = np.full(tiles + 1, np.int64(-1))
+    older = np.full(tiles + 1, np.int64(tiles))
+    newer = np.full(tiles + 1, np.int64(tiles))
+    held = warm
+    for tile in range(tiles - warm, tiles):
+        arrival[tile] = 0
+        older[tile], newer[tile] = older[tiles], tiles
+        newer[older[tile]] = tile
+        older[tiles] = tile
+
+    # SMs by their next event that others see; all start alike, so they are in order.
+    due = np.full(sms, FAR, np.int64)
+    heap = np.arange(sms)
+    launched, ended, recorded, last = 0, 0, 0, np.int64(0)
+    for slot in range(slots):
+        for sm in range(sms):
+            if launched < ctas:
+                cta[sm * slots + slot, 0] = launched
+                launched += 1
+                ready[sm, slot * wide + roles] = prologue
+                due[sm] = prologue
+
+    while due[heap[0]] < FAR:
+        sm = heap[0]
+        granted = True
+        while True:
+            # -- the next event of this SM ---------------------------------------------------------------------------
+            index, now = 0, ready[sm, 0]
+            for other in range(1, slots * wide):
+                if ready[sm, other] < now:
+                    index, now = other, ready[sm, other]
+            if now >= FAR:
+                due[sm] = FAR
+                break
+            slot = index // wide
+            role = index - slot * wide
+            resident = sm * slots + slot
+            op, tile, kind, key = 0, 0, 0, np.int64(-1)
+            if role == roles:
+                amount = row_bytes[cta_row[cta[resident, 0]]]
+            else:
+                own = resident * roles + role
+                op = at[own, 1]
+                tile = at[own, 0] + op_table[op, AHEAD]
+                kind = visit_kind[cta[resident, 1] + tile]
+                amount = cost[kind, op, BYTES]
+                if amount:
+                    here = visit_tile[cta[resident, 1] + tile]
+                    key = cta_keys[cta[resident, 0]] + 2 * here + op_table[op, PART]
+                    behind = (here + 1) * width - row_keys[cta_row[cta[resident, 0]]]
+                    if behind > 0:
+                        amount = max(amount * (width - behind) // width, 1)
+
+            # -- what other SMs see: bytes through the port, L2 and DRAM, one after the other ------------------------
+            start, end = now, now
+            if amount or role == roles:
+                if not granted:
+                    due[sm] = now
+                    break
+                granted = False
+                port_free[sm] = max(port_free[sm], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
+                l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
+                l2_bytes += amount if key < 0 else amount // multicast
+                end = max(l2_free, port_free[sm]) + l2_latency
+                if (streams and key < 0) or (key >= 0 and arrival[key] < 0):
+                    dram_free = max(dram_free, now) + (amount * dram_rate >> BYTE_SHIFT)
+                    dram_bytes += amount
+                    end = max(end, dram_free + dram_latency)
+                if key >= 0:
+                    if arrival[key] >= 0:
+                        # A tile on its way is waited for.
+                        end = max(end, arrival[key])
+                        newer[older[key]], older[newer[key]] = newer[key], older[key]
+                    else:
+                        arrival[key] = dram_free + dram_latency
+                        held += 1
+                        if held > capacity:
+                            oldest = newer[tiles]
+                            newer[tiles], older[newer[oldest]] = newer[oldest], tiles
+                            arrival[oldest] = -1
+                            held -= 1
+                    older[key], newer[key] = older[tiles], tiles
+                    newer[older[key]] = key
+                    older[tiles] = key
+
+            first_role, stop_role = role, role + 1
+            if role == roles:
+                if cta[resident, 3] == 0:
+                    # -- a CTA starts: Q is on its way, all roles may issue ------------------------------------------
+                    row = cta_row[cta[resident, 0]]
+                    cta[resident, 1] = row_first[row]
+                    cta[resident, 2] = row_first[row + 1] - row_first[row]
+                    cta[resident, 3] = roles
+                    cta[resident, 4] = end
+                    cta[resident, 5] = end
+                    ready[sm, index] = FAR
+                    for op in range(ops):
+                        done[resident * ops + op] = 0
+                    for r in range(roles):
+                        at[resident * roles + r, 0] = -ahead_most[r]
+                        at[resident * roles + r, 1] = role_first[r] - 1
+                        at[resident * roles + r, 2] = now
+                    first_role, stop_role = 0, roles
+                else:
+                    # -- a CTA ends: O is on its way, the slot goes to the next CTA ----------------------------------
+                    left = port_free[sm]
+                    last = max(last, left)
+                    cta[resident, 3] = 0
+                    ended += 1
+                    ready[sm, index] = FAR
+                    if launched < ctas:
+                        cta[resident, 0] = launched
+                        launched += 1
+                        ready[sm, index] = left + prologue
+                    continue
+            else:
+                # -- an op is issued ---------------------------------------------------------------------------------
+                if amount:
+                    at[own, 2] = now
+                else:
+                    first, stop = op_table[op, USE], op_table[op, USE_END]
+                    for use in range(first, stop):
+                        if use_ticks[kind, use]:
+                            start = max(start, unit_free[sm, use_unit[use]])
+                    for use in range(first, stop):
+                        taken = use_ticks[kind, use]
+                        if taken:
+                            unit_free[sm, use_unit[use]] = start + taken
+                            busy[use_unit[use]] += taken
+                    lost = cost[kind, op, STEALS]
+                    if lost:
+                        unit_free[sm, 0] = max(unit_free[sm, 0], start) + lost
+                    end = start + cost[kind, op, LENGTH] + cost[kind, op, LATENCY]
+                    at[own, 2] = start if op_table[op, RUNS_ON] else max(end, start + cost[kind, op, LENGTH])
+                if recorded < len(events) and sm < record_sms:
+                    events[recorded, 0], events[recorded, 1], events[recorded, 2] = sm, slot, op
+                    events[recorded, 3], events[recorded, 4], events[recorded, 5] = tile, start, end - start
+                    recorded += 1
+                place = (resident * ops + op) * RING + (tile & (RING - 1))
+                seen[place, 0] = end
+                seen[place, 1] = start
+                done[resident * ops + op] = tile + 1
+                cta[resident, 5] = max(cta[resident, 5], end)
+
+            # -- roles go on to their next op ------------------------------------------------------------------------
+            visits = cta[resident, 2]
+            for r in range(first_role, stop_role):
+                own = resident * roles + r
+                count, following, first, stop = at[own, 0], at[own, 1], role_first[r], role_first[r + 1]
+                while True:
+                    following += 1
+                    if following >= stop:
+                        following = first
+                        count += 1
+                    ahead = count + op_table[following, AHEAD]
+                    if count >= visits or 0 <= ahead < visits:
+                        break
+                at[own, 0], at[own, 1] = count, following
+                if count >= visits:
+                    ready[sm, slot * wide + r] = FAR
+                    cta[resident, 3] -= 1
+                    if cta[resident, 3] == 0:
+                        cta[resident, 3] = -1
+                        ready[sm, slot * wide + roles] = cta[resident, 5]
+
+            # -- and when: of these roles, and of those that waited for this op --------------------------------------
+            wake, wake_end = (0, 0) if role == roles else (op_table[op, WAKES], op_table[op, WAKES_END])
+            r = first_role
+            while r < stop_role or wake < wake_end:
+                if r < stop_role:
+                    looked = r
+                    r += 1
+                else:
+                    looked = wakes[wake]
+                    wake += 1
+                    if ready[sm, slot * wide + looked] < FAR:
+                        continue
+                own = resident * roles + looked
+                if at[own, 0] >= visits:
+                    continue
+                following = at[own, 1]
+                ahead = at[own, 0] + op_table[following, AHEAD]
+                when = at[own, 2]
+                if op_table[following, NEEDS_Q] and ahead == 0:
+                    when = max(when, cta[resident, 4])
+                for edge in range(op_table[following, AFTER], op_table[following, AFTER_END]):
+                    other, back = resident * ops + after[edge, OTHER], ahead - after[edge, DISTANCE]
+                    if back >= 0:
+                        if done[other] <= back:
+                            when = FAR
+                            break
+                        noticed = seen[other * RING + (back & (RING - 1)), after[edge, ON_ISSUE]] + after[edge, WAIT]
+                        when = max(when, noticed)
+                ready[sm, slot * wide + looked] = when
+
+        # -- SMs by their next event again, ties by number -----------------------------------------------------------
+        place = 0
+        while True:
+            child = 2 * place + 1
+            if child >= sms:
+                break
+            if child + 1 < sms:
+                a, b = heap[child], heap[child + 1]
+                if due[b] < due[a] or (due[b] == due[a] and b < a):
+                    child += 1
+            a, b = heap[child], heap[place]
+            if due[a] > due[b] or (due[a] == due[b] and a > b):
+                break
+            heap[child], heap[place] = b, a
+            place = child
+    return last if ended == ctas else FAR, busy, dram_bytes, l2_bytes, recorded

@@ -1,0 +1,96 @@
+import msgspec
+import pytest
+from simattn.hwspecs import gpus
+from simattn.kernels import Calibration, Residuals, constants, kernels
+from simattn.kernels.calibration import environment_of, file_name, leaf, with_leaves
+
+from simattn import UserError
+
+NONE = Residuals(n=1, mape=0.1, median=0.1, p90=0.1, max=0.1, bias=0.0, low=0.9, high=1.1)
+
+
+def write(folder, kernel, gpu, kernel_values=None, gpu_values=None, rows=100):
+    made = Calibration(
+        kernel=kernel,
+        gpu=gpu,
+        kernel_parameters=kernel_values or {},
+        gpu_parameters=gpu_values or {},
+        environment={"launch.kernel_us": 9.0},
+        data="table",
+        rows=rows,
+        version="0",
+        spec_hash="0",
+        fit=NONE,
+        score={"all": NONE},
+        roofline={},
+    )
+    (folder / file_name(kernel, gpu)).write_bytes(msgspec.json.encode(made))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIMATTN_CALIBRATIONS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_users_calibration_goes_before_ours_and_under_what_is_set_by_hand(folder):
+    write(folder, "fa3", "h100_sxm", {"timing.contention": 0.25}, {"chip.clock_sustained_mhz": 1500.0}, rows=10**6)
+    fa3, h100 = kernels.load("fa3"), gpus.load("h100")
+    found = constants(fa3, h100)
+    assert (found.calibration.rows, found.borrowed) == (10**6, None)
+    assert found.profile.timing.contention == 0.25
+    assert found.spec.chip.clock_sustained_mhz == 1500
+    assert found.spec.launch.kernel_us == h100.launch.kernel_us  # the framework's, not the kernel's
+    by_hand = gpus.load("h100", {"chip": {"clock_sustained_mhz": 1600}})
+    own = kernels.load("fa3", {"timing": {"contention": 0.1}})
+    assert constants(own, by_hand).profile.timing.contention == 0.1
+    assert constants(own, by_hand).spec.chip.clock_sustained_mhz == 1600
+
+
+def test_a_kernel_without_one_borrows_from_its_nearest_relative(folder):
+    many = 10**6
+    write(folder, "fa3_paged", "h100_sxm", {"timing.contention": 0.3}, {"chip.clock_sustained_mhz": 1500.0}, rows=many)
+    write(folder, "trtllm_gen", "b200_sxm", {"timing.handoff_cycles": 1.0}, rows=many)
+    here = constants(kernels.load("cudnn_hopper"), gpus.load("h100"))
+    assert (here.calibration, here.borrowed.kernel) == (None, "fa3_paged")
+    assert (here.profile.timing.contention, here.spec.chip.clock_sustained_mhz) == (0.3, 1500)
+    # FlashAttention-4's timing is known from its paper.
+    assert constants(kernels.load("fa4"), gpus.load("b200")).profile == kernels.load("fa4")
+    assert constants(kernels.load("cudnn_blackwell"), gpus.load("b200")).profile.timing.handoff_cycles == 1
+    # On another GPU of the architecture, only what belongs to the kernel.
+    h200 = gpus.load("h200")
+    near = constants(kernels.load("fa3_paged"), h200)
+    assert near.profile.timing.contention == 0.3
+    assert near.spec == h200
+    # On another architecture, nothing of it.
+    assert constants(kernels.load("triton"), gpus.load("a100")).borrowed is None
+
+
+def test_one_of_few_rows_takes_the_rest_from_its_relative(folder):
+    write(folder, "fa3_paged", "h100_sxm", {"timing.contention": 0.3, "timing.prologue_cycles": 5000.0}, rows=10**6)
+    write(folder, "natten_hopper", "h100_sxm", {"timing.contention": 0.6}, rows=1)
+    timing = constants(kernels.load("natten_hopper"), gpus.load("h100")).profile.timing
+    assert (timing.contention, timing.prologue_cycles) == (0.6, 5000)
+    without = constants(kernels.load("natten_hopper"), gpus.load("h100"), own=False)
+    assert without.profile.timing.contention == 0.3
+
+
+def test_the_environment_belongs_to_its_table(folder):
+    write(folder, "fa3_paged", "h100_sxm", rows=10**6)
+    h100 = gpus.load("h100")
+    assert environment_of("table", "fa3_paged", h100).launch.kernel_us == 9
+    assert environment_of("another table", "fa3_paged", h100) == h100
+
+
+def test_a_broken_file_is_named(folder):
+    (folder / "x.json").write_text("{}")
+    with pytest.raises(UserError, match=r"x\.json"):
+        constants(kernels.load("fa3"), gpus.load("h100"))
+
+
+def test_leaves_of_tables_in_tables():
+    fa2 = kernels.load("fa2")
+    changed = with_leaves(fa2, {"timing.iteration_cycles.sm80": 7.0, "timing.contention": 0.5})
+    assert leaf(changed, "timing.iteration_cycles.sm80") == 7
+    assert changed.timing.iteration_cycles["sm120"] == fa2.timing.iteration_cycles["sm120"]
+    assert leaf(fa2, "timing.iteration_cycles.none") is None

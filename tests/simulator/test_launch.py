@@ -1,0 +1,66 @@
+import msgspec
+import numpy as np
+from simattn.hwspecs import gpus
+from simattn.kernels import kernels
+from simattn.simulator.launch import MaskPlan, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from simattn.workloads import schedule
+
+FA3, FA4, NATTEN = (kernels.load(name) for name in ("fa3", "fa4", "natten_hopper"))
+
+
+def test_masks_by_policy():
+    causal = schedule("causal", seq_q=1024)
+    assert mask_plan(FA3, causal) == MaskPlan(False, 1)
+    every = msgspec.structs.replace(FA3, mask=msgspec.structs.replace(FA3.mask, policy="all"))
+    assert mask_plan(every, causal) == MaskPlan(True, 1)
+    assert kinds_of_rows(causal, MaskPlan(False, 1)).sum(axis=0).tolist() == [28, 8, 0, 0]
+    assert kinds_of_rows(causal, MaskPlan(True, 1)).sum(axis=0).tolist() == [0, 36, 0, 0]
+
+
+def test_natten_masks_all_tiles_or_none():
+    grid_of = {"grid": (64, 64), "q_tile": (16, 8), "kv_tile": (16, 8)}
+    masked = schedule("gna", window=(20, 20), **grid_of)
+    free = schedule("gna", window=(32, 32), stride=(32, 32), **grid_of)
+    padded = schedule("gna", grid=(60, 60), window=(60, 60), q_tile=(16, 8), kv_tile=(16, 8))
+    assert mask_plan(NATTEN, masked) == MaskPlan(True, 2)
+    assert mask_plan(NATTEN, free) == MaskPlan(False, 0)
+    assert mask_plan(NATTEN, padded) == MaskPlan(True, 1)
+
+
+def test_longest_rows_first():
+    causal = schedule("causal", seq_q=512).with_copies(3)
+    assert grid(FA3, causal, 1).row.tolist() == [3, 2, 1, 0]
+    assert grid(NATTEN, causal, 1).row.tolist() == [0, 1, 2, 3]
+    assert grid(FA3, causal, 1).copies.tolist() == [3]
+
+
+def test_every_cta_has_every_visit():
+    causal = schedule("causal", seq_q=512).with_copies(4)
+    work, tiles = every_cta(causal, MaskPlan(False, 1), grid(FA3, causal, 1), heads_share=2, row_bytes=256)
+    assert tiles == 2 * 2 * 4  # K and V of four tiles, of two K/V heads
+    visits = np.diff(work.row_first)[work.cta_row]
+    assert visits.tolist() == [4, 3, 2, 1] * 4
+    assert work.cta_keys.tolist() == [0] * 8 + [8] * 8
+    assert work.row_bytes.tolist() == [128 * 256] * 4
+    assert work.kind.tolist() == [0, 0, 0, 1, 0, 0, 1, 0, 1, 1]
+
+
+def test_split_keys_are_all_visited_once():
+    dense = schedule("dense", seq_q=128, seq_kv=128 * 10)
+    work, _ = every_cta(dense, MaskPlan(False, 1), grid(FA3, dense, 3), heads_share=1, row_bytes=256)
+    assert np.diff(work.row_first).tolist() == [3, 3, 4]
+    assert sorted(work.tile.tolist()) == list(range(10))
+
+
+def test_the_split_fills_the_machine_but_no_finer_than_an_even_share():
+    sms = gpus.load("h100").chip.sm_count
+    few = schedule("dense", seq_q=128, seq_kv=65536).with_copies(4)
+    assert kv_parts(FA4, few, sms) == 1
+    assert 20 <= kv_parts(FA3, few, sms) <= 33
+    full = schedule("dense", seq_q=65536, seq_kv=65536)
+    assert kv_parts(FA3, full, sms) == 1
+    # 32 causal CTAs: the longest row has 32 tiles, an even share of all 528 is 4: never more than 7 parts.
+    causal = schedule("causal", seq_q=4096)
+    assert kv_parts(FA3, causal, sms) <= 7
+    free = msgspec.structs.replace(FA3, launch=msgspec.structs.replace(FA3.launch, split_slack=0))
+    assert kv_parts(free, causal, sms) >= kv_parts(FA3, causal, sms)

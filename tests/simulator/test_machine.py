@@ -1,0 +1,204 @@
+"""The machine against answers that can be worked out by hand."""
+
+import numpy as np
+import pytest
+from simattn.kernels import KINDS
+from simattn.kernels.program import After, LoopProgram, Op
+from simattn.simulator.machine import TICKS, Memory, Work, encode, fixed, run
+
+
+def op(
+    name,
+    role,
+    cycles,
+    unit="",
+    *,
+    latency=0.0,
+    after=(),
+    runs_on=False,
+    ahead=0,
+    loads="",
+    load_bytes=0,
+    needs_q=False,
+    steals=0.0,
+):
+    every = dict.fromkeys
+    return Op(
+        name=name,
+        role=role,
+        ahead=ahead,
+        runs_on=runs_on,
+        after=tuple(after),
+        units=every(KINDS, {unit: cycles} if unit else {}),
+        length=every(KINDS, cycles),
+        latency=every(KINDS, latency),
+        steals=every(KINDS, steals),
+        load_bytes=every(KINDS, load_bytes),
+        loads=loads,
+        needs_q=needs_q,
+    )
+
+
+def program(*ops):
+    return LoopProgram("test", tuple(f"role {r}" for r in range(max(o.role for o in ops) + 1)), ops)
+
+
+FREE = Memory(port=0, rows=0, l2=0, dram=0, l2_latency=0, dram_latency=0, capacity=10**9, multicast=1, streams=1)
+
+
+def work(rows, *, ctas=None, heads=1, width=128, row_bytes=0):
+    """Rows of so many plain visits, from tile 0 on; CTAs are all rows of each head, each head with keys of its own."""
+    first = np.concatenate([[0], np.cumsum(rows)]).astype(np.int64)
+    tile = np.concatenate([np.arange(n) for n in rows] or [np.zeros(0)]).astype(np.int32)
+    cta_row = np.tile(np.arange(len(rows)), heads)[:ctas]
+    keys = np.repeat(np.arange(heads), len(rows))[:ctas] * 2 * max(rows)
+    ends = np.full(len(rows), max(rows) * width)
+    return Work(first, tile, np.zeros(len(tile), np.int8), np.full(len(rows), row_bytes), ends, width, cta_row, keys)
+
+
+def cycles(code_program, made, memory=FREE, *, sms=1, slots=1, prologue=0.0, tiles=10_000, **options):
+    return run(encode(code_program), made, memory, sms=sms, slots=slots, prologue=prologue, tiles=tiles, **options).end / TICKS
+
+
+def test_a_serial_loop_takes_the_sum_of_its_ops():
+    loop = program(op("a", 0, 100, "tensor"), op("b", 0, 50, "ex2", latency=7))
+    assert cycles(loop, work([10])) == 10 * 157
+
+
+def test_ops_that_run_on_overlap_and_their_results_are_waited_for():
+    # The second op of each tile needs the first one, which the role does not wait for.
+    loop = program(op("a", 0, 100, "tensor", runs_on=True), op("b", 0, 30, "ex2", after=[After(0, 0, False, 0)]))
+    assert cycles(loop, work([4])) == 4 * 130
+    # Issued a tile ahead, it hides under the second op, or the other way round.
+    ahead = program(op("a", 0, 100, "tensor", runs_on=True, ahead=1), op("b", 0, 30, "ex2", after=[After(0, 0, False, 0)]))
+    assert cycles(ahead, work([4])) == 4 * 100 + 30
+
+
+def test_two_roles_share_a_unit_in_the_order_in_which_they_ask():
+    loop = program(op("a", 0, 60, "tensor"), op("b", 1, 40, "tensor"))
+    assert cycles(loop, work([5])) == 5 * 100
+    apart = program(op("a", 0, 60, "tensor"), op("b", 1, 40, "ex2"))
+    assert cycles(apart, work([5])) == 5 * 60
+
+
+def test_buffers_bound_how_far_a_producer_runs_ahead():
+    # The producer takes 10 and the consumer 50; with one buffer they alternate, with two they overlap.
+    def two_roles(buffers):
+        return program(
+            op("fill", 0, 10, "smem", after=[After(1, buffers, False, 0)]),
+            op("use", 1, 50, "tensor", after=[After(0, 0, False, 0)]),
+        )
+
+    assert cycles(two_roles(1), work([8])) == 8 * 60
+    assert cycles(two_roles(2), work([8])) == 10 + 8 * 50
+
+
+def test_a_signal_costs_its_wait():
+    loop = program(op("a", 0, 10, "smem"), op("b", 1, 10, "tensor", after=[After(0, 0, False, 25)]))
+    assert cycles(loop, work([1])) == 45
+
+
+def test_softmax_steals_tensor_cycles():
+    loop = program(op("a", 0, 100, "tensor"), op("b", 1, 100, "ex2", steals=40))
+    assert cycles(loop, work([10])) == pytest.approx(10 * 140, abs=100)
+
+
+def test_ctas_go_to_the_first_free_sm():
+    loop = program(op("a", 0, 100, "tensor"))
+    assert cycles(loop, work([1] * 5), sms=2) == 300
+    assert cycles(loop, work([3, 1, 1, 1]), sms=2) == 300
+    assert cycles(loop, work([1] * 5), sms=2, prologue=20) == 3 * 120
+
+
+def test_two_ctas_on_an_sm_share_its_units():
+    loop = program(op("a", 0, 60, "tensor"), op("b", 0, 60, "ex2"))
+    assert cycles(loop, work([10])) == 1200
+    assert cycles(loop, work([10, 10]), slots=2) == pytest.approx(1200, abs=120)
+    assert cycles(loop, work([10, 10]), slots=1) == 2400
+
+
+def test_a_cta_without_visits_costs_its_start():
+    assert cycles(program(op("a", 0, 100, "tensor")), work([0, 1]), prologue=30) == 30 + 30 + 100
+
+
+LOAD = program(
+    op("k", 0, 0, after=[After(1, 2, False, 0)], runs_on=True, loads="k", load_bytes=1000),
+    op("use", 1, 10, "tensor", after=[After(0, 0, False, 0)], needs_q=True),
+)
+
+
+def memory(**limits):
+    return FREE._replace(**limits)
+
+
+def test_a_load_takes_its_latency_and_buffers_hide_it():
+    # Two buffers: two loads are in flight in each round of latency and use (Little's law).
+    slow = cycles(LOAD, work([20]), memory(l2_latency=200 * TICKS, dram_latency=200 * TICKS))
+    assert slow == pytest.approx(10 * 210 + 10, abs=20)
+
+
+def test_l2_and_dram_are_shared_by_all_sms():
+    l2 = memory(l2=fixed(10.0))
+    assert cycles(LOAD, work([20] * 4), l2, sms=4) == pytest.approx(4 * 20 * 1000 / 10, rel=0.02)
+    # Four heads of the same keys: DRAM sends each tile once.
+    dram = memory(dram=fixed(10.0))
+    assert cycles(LOAD, work([20] * 4), dram, sms=4) == pytest.approx(20 * 1000 / 10, rel=0.02)
+    # Four heads with keys of their own: four times.
+    assert cycles(LOAD, work([20], heads=4), dram, sms=4) == pytest.approx(4 * 20 * 1000 / 10, rel=0.02)
+
+
+def test_l2_forgets_what_was_used_longest_ago():
+    made = work([10, 10])
+    one_after_the_other = {"sms": 1, "tiles": 20}
+    fits = run(encode(LOAD), made, memory(capacity=10), prologue=0, slots=1, **one_after_the_other)
+    spills = run(encode(LOAD), made, memory(capacity=9), prologue=0, slots=1, **one_after_the_other)
+    assert (fits.dram_bytes, spills.dram_bytes) == (10_000, 20_000)
+    assert fits.l2_bytes == spills.l2_bytes == 20_000
+    warm = run(encode(LOAD), made, memory(capacity=20), prologue=0, slots=1, warm=20, **one_after_the_other)
+    assert warm.dram_bytes == 0
+
+
+def test_keys_behind_the_end_are_not_fetched():
+    made = work([4])._replace(row_keys=np.array([3 * 128 + 32]))
+    assert run(encode(LOAD), made, FREE, sms=1, slots=1, prologue=0, tiles=8).l2_bytes == 3250
+
+
+def test_the_port_of_an_sm_is_its_own():
+    port = memory(port=fixed(10.0))
+    alone, beside = cycles(LOAD, work([20]), port), cycles(LOAD, work([20] * 4), port, sms=4)
+    assert alone == beside == pytest.approx(20 * 100, rel=0.02)
+
+
+def test_busy_units_are_counted():
+    loop = program(op("a", 0, 60, "tensor"), op("b", 0, 40, "alu"))
+    busy = run(encode(loop), work([3, 4]), FREE, sms=2, slots=1, prologue=0, tiles=20).busy / TICKS
+    assert busy.tolist() == [420, 0, 0, 280, 0, 0]
+
+
+def test_a_loop_that_waits_for_itself_is_found():
+    loop = program(op("a", 0, 10, after=[After(1, 0, False, 0)]), op("b", 1, 10, after=[After(0, 0, False, 0)]))
+    with pytest.raises(RuntimeError, match="waits for itself"):
+        cycles(loop, work([2]))
+
+
+def test_the_same_twice_and_recording_changes_nothing():
+    made = work([7, 3, 9, 1] * 5)
+    options = {"sms": 3, "slots": 2, "prologue": 11, "tiles": 40}
+    limits = memory(l2=fixed(7.0), dram=fixed(3.0), l2_latency=90 * TICKS, dram_latency=300 * TICKS, capacity=6)
+    plain, again = (run(encode(LOAD), made, limits, **options) for _ in range(2))
+    recorded = run(encode(LOAD), made, limits, **options, record=10_000, record_sms=3)
+    assert plain.end == again.end == recorded.end
+    assert (plain.busy == recorded.busy).all()
+    assert (plain.dram_bytes, plain.l2_bytes) == (recorded.dram_bytes, recorded.l2_bytes)
+    assert len(recorded.events) == 2 * 5 * 20
+    assert len(run(encode(LOAD), made, limits, **options, record=17, record_sms=3).events) == 17
+
+
+def test_ops_further_apart_than_what_is_remembered_are_refused():
+    with pytest.raises(ValueError, match="16 tiles are remembered"):
+        encode(program(op("a", 0, 1, "tensor", ahead=12), op("b", 0, 1, "ex2", after=[After(0, 5, False, 0)])))
+
+
+def test_ctas_of_a_cluster_share_reads_of_l2():
+    alone, pair = (run(encode(LOAD), work([4]), FREE._replace(multicast=n), sms=1, slots=1, prologue=0, tiles=8) for n in (1, 2))
+    assert (alone.l2_bytes, pair.l2_bytes) == (4000, 2000)
