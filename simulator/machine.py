@@ -33,13 +33,13 @@ Ints = NDArray[np.int64]
 
 
 # Columns of the tables below.
-AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, USE, USE_END, WAKES, WAKES_END = range(10)
+AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, WAKES, WAKES_END = range(8)
 OTHER, DISTANCE, ON_ISSUE, WAIT = range(4)
 LENGTH, LATENCY, STEALS, BYTES = range(4)
 
 
 class Code(NamedTuple):
-    """A loop program as tables of whole numbers; times in ticks, first axis of `cost` and `use_ticks` by kind of visit."""
+    """A loop program as tables of whole numbers; times in ticks, first axis of `cost` and `takes` by kind of visit."""
 
     role_first: Ints
     """First op of each role; one more entry than roles."""
@@ -48,8 +48,8 @@ class Code(NamedTuple):
     op: Ints
     after: Ints
     cost: Ints
-    use_unit: Ints
-    use_ticks: Ints
+    takes: Ints
+    """Ticks of each unit."""
     wakes: Ints
     """Roles that may wait for an op."""
 
@@ -57,8 +57,6 @@ class Code(NamedTuple):
 def encode(program: LoopProgram) -> Code:
     """A loop program as tables."""
     ops, roles = program.ops, range(len(program.roles))
-    uses = [sorted({u for kind in KINDS for u in op.units[kind]}, key=UNITS.index) for op in ops]
-    flat_uses = [(op, unit) for op, units in zip(ops, uses, strict=True) for unit in units]
     edges = [edge for op in ops for edge in op.after]
     wakes = [
         sorted({other.role for other in ops if other.role != op.role and any(e.op == number for e in other.after)})
@@ -67,12 +65,12 @@ def encode(program: LoopProgram) -> Code:
     furthest = max(op.ahead for op in ops) + max((edge.distance for edge in edges), default=0)
     if furthest >= RING:
         raise ValueError(f"times of {RING} tiles are remembered, and ops are up to {furthest} apart")
-    op_table, after, use, wake = [], 0, 0, 0
+    op_table, after, wake = [], 0, 0
     for number, op in enumerate(ops):
         row = [op.ahead, op.runs_on, op.needs_q, op.loads == "v", after, after + len(op.after)]
-        row += [use, use + len(uses[number]), wake, wake + len(wakes[number])]
+        row += [wake, wake + len(wakes[number])]
         op_table.append(row)
-        after, use, wake = row[AFTER_END], row[USE_END], row[WAKES_END]
+        after, wake = row[AFTER_END], row[WAKES_END]
     cost = [[[_ticks(op.length[k]), _ticks(op.latency[k]), _ticks(op.steals[k]), op.load_bytes[k]] for op in ops] for k in KINDS]
     return Code(
         np.array([sum(op.role < role for op in ops) for role in (*roles, len(roles))], np.int64),
@@ -80,8 +78,7 @@ def encode(program: LoopProgram) -> Code:
         np.array(op_table, np.int64),
         np.array([[e.op, e.distance, e.on_issue, _ticks(e.wait)] for e in edges], np.int64).reshape(-1, 4),
         np.array(cost, np.int64),
-        np.array([UNITS.index(unit) for _, unit in flat_uses], np.int64),
-        np.array([[_ticks(op.units[kind].get(unit, 0.0)) for op, unit in flat_uses] for kind in KINDS], np.int64),
+        np.array([[[_ticks(op.units[kind].get(unit, 0.0)) for unit in UNITS] for op in ops] for kind in KINDS], np.int64),
         np.array([role for w in wakes for role in w], np.int64),
     )
 
@@ -181,7 +178,7 @@ def run(
     return Outcome(int(end), busy, int(dram_bytes), int(l2_bytes), events[:recorded])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _run(
     code: Any, work: Any, memory: Any, sms: int, slots: int, prologue: int, tiles: int, warm: int,
     events: Any, record_sms: int,
@@ -189,7 +186,7 @@ def _run(
     # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
     # has its references counted, which costs more than what the loop does with it.
     role_first, ahead_most, op_table, after, cost = code.role_first, code.ahead_most, code.op, code.after, code.cost
-    use_unit, use_ticks, wakes = code.use_unit, code.use_ticks, code.wakes
+    takes, wakes = code.takes, code.wakes
     row_first, visit_tile, visit_kind, row_bytes = work.row_first, work.tile, work.kind, work.row_bytes
     row_keys, width = work.row_keys, work.width
     cta_row, cta_keys = work.cta_row, work.cta_keys
@@ -199,6 +196,7 @@ def _run(
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
     wide = roles + 1
+    slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
     # Per resident CTA: which one it is, its first visit and how many it has, roles that still run, when Q is there, its end.
     cta = np.zeros((sms * slots, 6), np.int64)
     # Per role: loop counter, op in the body, when it can issue again.
@@ -246,8 +244,7 @@ def _run(
             if now >= FAR:
                 due[sm] = FAR
                 break
-            slot = index // wide
-            role = index - slot * wide
+            slot, role = slot_of[index], role_of[index]
             resident = sm * slots + slot
             op, tile, kind, key = 0, 0, 0, np.int64(-1)
             if role == roles:
@@ -332,15 +329,13 @@ def _run(
                 if amount:
                     at[own, 2] = now
                 else:
-                    first, stop = op_table[op, USE], op_table[op, USE_END]
-                    for use in range(first, stop):
-                        if use_ticks[kind, use]:
-                            start = max(start, unit_free[sm, use_unit[use]])
-                    for use in range(first, stop):
-                        taken = use_ticks[kind, use]
-                        if taken:
-                            unit_free[sm, use_unit[use]] = start + taken
-                            busy[use_unit[use]] += taken
+                    # All units, used or not: without a branch it is quicker than a list of those that are.
+                    for unit in range(6):
+                        start = max(start, unit_free[sm, unit] if takes[kind, op, unit] else now)
+                    for unit in range(6):
+                        taken = takes[kind, op, unit]
+                        unit_free[sm, unit] = start + taken if taken else unit_free[sm, unit]
+                        busy[unit] += taken
                     lost = cost[kind, op, STEALS]
                     if lost:
                         unit_free[sm, 0] = max(unit_free[sm, 0], start) + lost

@@ -19,7 +19,7 @@ from ..workloads import Attention, TileSchedule
 from ..workloads.schedule import Group
 from .baseline import fastest_dense
 from .choice import KernelChoice
-from .machine import BYTES, LATENCY, LENGTH, STEALS, TICKS, USE, USE_END, Code
+from .machine import BYTES, LATENCY, LENGTH, STEALS, TICKS, Code
 from .pipeline import SmPipeline
 from .predict import simulate
 from .question import Question
@@ -281,9 +281,8 @@ def _spans(recording: Recording, most: int) -> tuple[list[Span], int]:
 
 def _uses(code: Code, kind: int, op: int) -> tuple[list[tuple[int, int]], int]:
     """Units that an op works on with the ticks on each, and ticks that the tensor core loses to it."""
-    own = range(code.op[op, USE], code.op[op, USE_END])
-    units = [(int(code.use_unit[use]), int(code.use_ticks[kind, use])) for use in own]
-    return [(unit, ticks) for unit, ticks in units if ticks], int(code.cost[kind, op, STEALS])
+    units = [(unit, int(ticks)) for unit, ticks in enumerate(code.takes[kind, op]) if ticks]
+    return units, int(code.cost[kind, op, STEALS])
 
 
 def _visits_of(rows: list[list[int]]) -> list[_Visit]:

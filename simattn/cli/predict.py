@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
+@click.option("--warm", is_flag=True, help="L2 holds what it can of Q, K and V, as when the same call is timed over and over.")
+@click.option(
+    "--without", multiple=True, metavar="STAGE", help="Leave out a stage of the waterfall: the machine without that limit."
+)
 @json_option
 def predict(
     pattern: str | None, mask_file: str | None, hw: str, settings: tuple[str, ...], as_json: bool, **options: Any

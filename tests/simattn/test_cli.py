@@ -298,3 +298,37 @@ def test_listing_gpus_imports_no_simulator():
         "sys.exit('numba' in sys.modules or 'numpy' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, check=False).returncode == 0
+
+
+def test_stages_can_be_left_out():
+    whole = answer("predict", "--hw", "b200", "--pattern", "radial")
+    ideal = answer("predict", "--hw", "b200", "--pattern", "radial", "--without", "clock", "--without", "schedule")
+    assert ideal["latency_ms"] < whole["latency_ms"]
+    times = {stage["stage"]: stage["latency_ms"] for stage in ideal["waterfall"]}
+    assert times["memory"] == times["schedule"] == times["clock"]
+
+
+def test_a_warm_l2_is_never_slower():
+    call = (
+        "predict",
+        "--hw",
+        "h100",
+        "--pattern",
+        "sliding_window",
+        "--set",
+        "window=128",
+        "--seq-q",
+        "4096",
+        "--q-heads",
+        "4",
+        "--kv-heads",
+        "4",
+    )
+    assert answer(*call, "--warm")["latency_ms"] < answer(*call)["latency_ms"]
+
+
+def test_the_loop_program_of_a_kernel():
+    rows = answer("kernels", "loop", "fa4", "--hw", "b200")
+    plain = next(row for row in rows if row["tile"] == "plain")
+    assert plain["tensor"] == 2048
+    assert plain["interval"] >= max(plain["res_mii"], plain["rec_mii"])
