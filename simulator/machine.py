@@ -23,9 +23,6 @@ TICKS = 64
 FAR = np.int64(2**62)
 """Never."""
 
-RING = 16
-"""Tiles of which the times of an op are remembered: more than any op runs ahead of another."""
-
 BYTE_SHIFT = 24
 """Ticks for a byte are fixed-point numbers with so many binary places."""
 
@@ -33,7 +30,7 @@ Ints = NDArray[np.int64]
 
 
 # Columns of the tables below.
-AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, WAKES, WAKES_END = range(8)
+AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, WAKES, WAKES_END, ISSUE_MATTERS = range(9)
 OTHER, DISTANCE, ON_ISSUE, WAIT = range(4)
 LENGTH, LATENCY, STEALS, BYTES = range(4)
 
@@ -52,6 +49,8 @@ class Code(NamedTuple):
     """Ticks of each unit."""
     wakes: Ints
     """Roles that may wait for an op."""
+    ring: int
+    """Tiles, a power of two, for which the times of an op are remembered."""
 
 
 def encode(program: LoopProgram) -> Code:
@@ -62,13 +61,13 @@ def encode(program: LoopProgram) -> Code:
         sorted({other.role for other in ops if other.role != op.role and any(e.op == number for e in other.after)})
         for number, op in enumerate(ops)
     ]
+    # Times of an op are remembered for twice as many tiles as any two ops can be apart.
     furthest = max(op.ahead for op in ops) + max((edge.distance for edge in edges), default=0)
-    if furthest >= RING:
-        raise ValueError(f"times of {RING} tiles are remembered, and ops are up to {furthest} apart")
+    ring = 2 ** (2 * furthest).bit_length()
     op_table, after, wake = [], 0, 0
     for number, op in enumerate(ops):
         row = [op.ahead, op.runs_on, op.needs_q, op.loads == "v", after, after + len(op.after)]
-        row += [wake, wake + len(wakes[number])]
+        row += [wake, wake + len(wakes[number]), any(edge.op == number and edge.on_issue for edge in edges)]
         op_table.append(row)
         after, wake = row[AFTER_END], row[WAKES_END]
     cost = [[[_ticks(op.length[k]), _ticks(op.latency[k]), _ticks(op.steals[k]), op.load_bytes[k]] for op in ops] for k in KINDS]
@@ -80,6 +79,7 @@ def encode(program: LoopProgram) -> Code:
         np.array(cost, np.int64),
         np.array([[[_ticks(op.units[kind].get(unit, 0.0)) for unit in UNITS] for op in ops] for kind in KINDS], np.int64),
         np.array([role for w in wakes for role in w], np.int64),
+        ring,
     )
 
 
@@ -170,12 +170,21 @@ def run(
         Ops to record at most, and SMs of which. Recording changes no result.
     """
     events = np.empty((record, 6), np.int64)
-    end, busy, dram_bytes, l2_bytes, recorded = _run(
+    end, dram_bytes, l2_bytes, recorded = _run(
         code, work, memory, sms, slots, round(prologue * TICKS), tiles, warm, events, record_sms
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")
-    return Outcome(int(end), busy, int(dram_bytes), int(l2_bytes), events[:recorded])
+    return Outcome(int(end), _busy(code, work), int(dram_bytes), int(l2_bytes), events[:recorded])
+
+
+def _busy(code: Code, work: Work) -> Ints:
+    """Ticks that each unit works: every op of every visit runs once."""
+    ctas = np.bincount(work.cta_row, minlength=len(work.row_first) - 1)
+    of_visit = np.repeat(ctas, np.diff(work.row_first))
+    visits = np.bincount(work.kind, weights=of_visit, minlength=len(KINDS)).astype(np.int64)
+    ticks: Ints = visits @ code.takes.sum(axis=1)
+    return ticks
 
 
 @njit(cache=True, error_model="numpy")
@@ -186,7 +195,7 @@ def _run(
     # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
     # has its references counted, which costs more than what the loop does with it.
     role_first, ahead_most, op_table, after, cost = code.role_first, code.ahead_most, code.op, code.after, code.cost
-    takes, wakes = code.takes, code.wakes
+    takes, wakes, ring = code.takes, code.wakes, code.ring
     row_first, visit_tile, visit_kind, row_bytes = work.row_first, work.tile, work.kind, work.row_bytes
     row_keys, width = work.row_keys, work.width
     cta_row, cta_keys = work.cta_row, work.cta_keys
@@ -202,12 +211,12 @@ def _run(
     # Per role: loop counter, op in the body, when it can issue again.
     at = np.zeros((sms * slots * roles, 3), np.int64)
     done = np.zeros(sms * slots * ops, np.int64)
-    seen = np.zeros((sms * slots * ops * RING, 2), np.int64)
+    finished = np.zeros(sms * slots * ops * ring, np.int64)
+    issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
     # When each role, and the slot itself (last of each slot: its CTA starts or ends), has its next event.
     ready = np.full((sms, slots * wide), FAR, np.int64)
     port_free = np.zeros(sms, np.int64)
-    busy = np.zeros(6, np.int64)
     l2_free, dram_free, l2_bytes, dram_bytes = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     # L2: when each tile arrived, and tiles by time of their last use, as a ring through the entry `tiles`.
     arrival = np.full(tiles + 1, np.int64(-1))
@@ -335,7 +344,6 @@ def _run(
                     for unit in range(6):
                         taken = takes[kind, op, unit]
                         unit_free[sm, unit] = start + taken if taken else unit_free[sm, unit]
-                        busy[unit] += taken
                     lost = cost[kind, op, STEALS]
                     if lost:
                         unit_free[sm, 0] = max(unit_free[sm, 0], start) + lost
@@ -345,9 +353,10 @@ def _run(
                     events[recorded, 0], events[recorded, 1], events[recorded, 2] = sm, slot, op
                     events[recorded, 3], events[recorded, 4], events[recorded, 5] = tile, start, end - start
                     recorded += 1
-                place = (resident * ops + op) * RING + (tile & (RING - 1))
-                seen[place, 0] = end
-                seen[place, 1] = start
+                place = (resident * ops + op) * ring + (tile & (ring - 1))
+                finished[place] = end
+                if op_table[op, ISSUE_MATTERS]:
+                    issued[place] = start
                 done[resident * ops + op] = tile + 1
                 cta[resident, 5] = max(cta[resident, 5], end)
 
@@ -398,7 +407,8 @@ def _run(
                         if done[other] <= back:
                             when = FAR
                             break
-                        noticed = seen[other * RING + (back & (RING - 1)), after[edge, ON_ISSUE]] + after[edge, WAIT]
+                        place = other * ring + (back & (ring - 1))
+                        noticed = (issued[place] if after[edge, ON_ISSUE] else finished[place]) + after[edge, WAIT]
                         when = max(when, noticed)
                 ready[sm, slot * wide + looked] = when
 
@@ -417,4 +427,4 @@ def _run(
                 break
             heap[child], heap[place] = b, a
             place = child
-    return last if ended == ctas else FAR, busy, dram_bytes, l2_bytes, recorded
+    return last if ended == ctas else FAR, dram_bytes, l2_bytes, recorded

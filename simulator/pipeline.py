@@ -155,7 +155,7 @@ class _Frozen:
 
     def __init__(self, code: Code) -> None:
         self.code = code
-        self.key = b"".join(table.tobytes() for table in code)
+        self.key = b"".join(np.asarray(table).tobytes() for table in code)
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -194,9 +194,11 @@ def test_the_same_twice_and_recording_changes_nothing():
     assert len(run(encode(LOAD), made, limits, **options, record=17, record_sms=3).events) == 17
 
 
-def test_ops_further_apart_than_what_is_remembered_are_refused():
-    with pytest.raises(ValueError, match="16 tiles are remembered"):
-        encode(program(op("a", 0, 1, "tensor", ahead=12), op("b", 0, 1, "ex2", after=[After(0, 5, False, 0)])))
+def test_ops_far_apart_are_remembered():
+    # A load that runs 20 tiles ahead: each use still waits for its own tile.
+    loads = op("k", 0, 0, after=[After(1, 21, False, 0)], runs_on=True, ahead=20, loads="k", load_bytes=1000)
+    deep = program(loads, op("use", 0, 10, "tensor", after=[After(0, 0, False, 0)]))
+    assert cycles(deep, work([60]), memory(l2=fixed(10.0))) == pytest.approx(60 * 100, rel=0.02)
 
 
 def test_ctas_of_a_cluster_share_reads_of_l2():
