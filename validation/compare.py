@@ -11,7 +11,8 @@ import numpy as np
 from ..facts import UserError
 from ..hwspecs import GpuSpec, load_labelled
 from ..kernels.calibration import environment_of
-from ..simulator import Question, question, simulate
+from ..simulator import Question, Run, question, simulate
+from ..workloads import Attention
 from .measurement import Measurement
 from .protocol import is_fitted
 from .sources import kernel_for, pattern_for, timed_as
@@ -28,6 +29,8 @@ class Row(NamedTuple):
     predicted_ms: float | None = None
     flop_bound_ms: float | None = None
     tile_bound_ms: float | None = None
+    worst_tile_ms: float | None = None
+    """Every owner tile as long as the longest one, at the peak tensor rate: what NATTENSim's bound stands for."""
     skipped: str | None = None
     """Why the run could not be simulated."""
 
@@ -79,14 +82,21 @@ def _row(run: Measurement) -> Row:
         timed = timed_as(run.table)
         if timed.stage == "side":
             asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec))
-        stages = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting).stages
+        simulated = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting)
     except UserError as error:
         return bare._replace(skipped=str(error))
     return bare._replace(
-        predicted_ms=stages[timed.stage] * 1e3,
-        flop_bound_ms=stages["ideal"] * 1e3,
-        tile_bound_ms=stages["padding"] * 1e3,
+        predicted_ms=simulated.stages[timed.stage] * 1e3,
+        flop_bound_ms=simulated.stages["ideal"] * 1e3,
+        tile_bound_ms=simulated.stages["padding"] * 1e3,
+        worst_tile_ms=simulated.stages["padding"] * 1e3 * _worst_over_mean(simulated),
     )
+
+
+def _worst_over_mean(simulated: Run) -> float:
+    """Visits of the longest owner tile over those of the mean one, of the kernel that runs the pattern."""
+    schedule = next(op.schedule for op in simulated.plan if isinstance(op, Attention))
+    return schedule.max_visited * schedule.work_rows / max(schedule.visited, 1)
 
 
 class Asked(NamedTuple):

@@ -63,14 +63,13 @@ def _group_table(scores: Iterable[GroupScore]) -> str:
 
 def _row_table(rows: Iterable[Row]) -> str:
     lines = [
-        "| run | GPU | measured ms | predicted ms | error | FLOP bound ms | tile bound ms |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| run | GPU | measured ms | predicted ms | error | FLOP bound ms | mean-tile bound ms | worst-tile bound ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
         numbers = " | ".join(f"{x:.4g}" for x in (r.measured_ms or 0, r.predicted_ms or 0))
-        lines.append(
-            f"| {r.id} | {r.gpu} | {numbers} | {_signed(r.error or 0)} | {r.flop_bound_ms:.4g} | {r.tile_bound_ms:.4g} |"
-        )
+        bounds = " | ".join(f"{x:.4g}" for x in (r.flop_bound_ms or 0, r.tile_bound_ms or 0, r.worst_tile_ms or 0))
+        lines.append(f"| {r.id} | {r.gpu} | {numbers} | {_signed(r.error or 0)} | {bounds} |")
     return "\n".join(lines) + "\n"
 
 
