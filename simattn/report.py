@@ -212,7 +212,8 @@ def _assumed(p: Prediction) -> str:
         "burst": "the highest clock throughout",
         "boost": "the clock of the data sheet throughout",
     }[p.clock]
-    lines = [f"assumed: nothing in L2 before the call; keys shared by the CTAs that run together; {clock}"]
+    before = "as much of Q, K and V in L2 as fits" if p.warm else "nothing in L2"
+    lines = [f"assumed: {before} before the call; keys shared by the CTAs that run together; {clock}"]
     if not p.provenance.calibrated_on:
         constants = f"taken from {p.provenance.borrowed_from}" if p.provenance.borrowed_from else "those of its profile"
         lines.append(

@@ -113,6 +113,7 @@ def predict(
         fidelity=fidelity,
         correction=run.correction,
         clock=clock,
+        warm=warm,
         problem=problem_fields(asked),
         pattern=asked.pattern.name,
         pattern_params=asked.pattern.params(),

@@ -94,6 +94,8 @@ class Prediction(_Part, frozen=True):
         Prediction and its band.
     correction : float
         By which factor `fast` corrected itself after it had simulated every visit of some heads; 1 where it had no need to.
+    warm : bool
+        L2 held what it can of Q, K and V at the start.
     speedup : float
         Dense latency on the same GPU over this latency.
     waterfall : tuple of Stage
@@ -109,6 +111,7 @@ class Prediction(_Part, frozen=True):
     fidelity: str
     correction: float
     clock: str
+    warm: bool
     problem: dict[str, Any]
     pattern: str
     pattern_params: dict[str, Any]

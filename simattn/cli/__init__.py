@@ -34,6 +34,8 @@ def simattn() -> None:
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
+    simattn trace --hw b200 --pattern radial -o t.json.gz   what every warp role did, for Perfetto
+    simattn calibrate --table my_runs.jsonl          constants of a kernel on your GPU
 
     Every command takes --json. Answers go to stdout, everything else to stderr.
     """
