@@ -119,7 +119,7 @@ class Constants(NamedTuple):
     calibration : Calibration or None
         The kernel's own on this GPU.
     borrowed : Calibration or None
-        Where there is none: that of a kernel with the same loop program on this GPU, or of this kernel on another GPU of the same
+        Where there is none: that of a kernel with a loop program of the same family on this GPU, or on another GPU of the same
         architecture, of which only what belongs to the kernel is taken.
     """
 
@@ -133,29 +133,20 @@ def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Con
     """The best constants that are known for a kernel on a GPU; with `own` False, as if it had no calibration itself."""
     known = all_calibrations(user_folder())
     mine = next((c for c in known if (c.kernel, c.gpu) == (profile.name, spec.name)), None) if own else None
-    borrowed = (
-        None
-        if not profile.borrows
-        else _relative(profile, spec, [c for c in known if (c.kernel, c.gpu) != (profile.name, spec.name)])
-    )
-    values = Values({}, {})
+    others = [c for c in known if (c.kernel, c.gpu) != (profile.name, spec.name)]
+    borrowed = _relative(profile, spec, others) if profile.borrows else None
+    kernel_values: dict[str, float] = {}
+    gpu_values: dict[str, float] = {}
     # A calibration of few rows holds few constants: the others come from the relative that they were found beside.
     for c in (borrowed, mine):
         if c is not None:
-            values.kernel.update(c.kernel_parameters)
-            values.gpu.update(c.gpu_parameters if c.gpu == spec.name else {})
+            kernel_values |= c.kernel_parameters
+            gpu_values |= c.gpu_parameters if c.gpu == spec.name else {}
     shipped_profile = kernels.load(profile.name) if profile.name in kernels.names() else profile
     shipped_spec = gpus.load(spec.name) if spec.name in gpus.names() else spec
     return Constants(
-        _over(profile, shipped_profile, values.kernel), _over(spec, shipped_spec, values.gpu), mine, None if mine else borrowed
+        _over(profile, shipped_profile, kernel_values), _over(spec, shipped_spec, gpu_values), mine, None if mine else borrowed
     )
-
-
-class Values(NamedTuple):
-    """Values by dotted path, of a profile and of a spec."""
-
-    kernel: dict[str, float]
-    gpu: dict[str, float]
 
 
 def _relative(profile: KernelProfile, spec: GpuSpec, others: list[Calibration]) -> Calibration | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..hwspecs import GpuSpec
-from ..workloads import AttentionProblem, Memory, TileSchedule
+from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
 from ..workloads.runs import paint
 from ..workloads.schedule import Group
 
@@ -129,6 +129,14 @@ def memory_op_seconds(spec: GpuSpec, op: Memory, permute_gbps: float | None, mis
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
     return _either(moving, _waiting_seconds(spec, op)) + op.launches * spec.launch.kernel_us * 1e-6
+
+
+def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:
+    """Time of the KV-cache write before a call; `warm` where write and call run over and over, so that L2 keeps what fits."""
+    write = kv_cache_write(problem)
+    q_and_o = problem.batch * problem.seq_q * problem.q_heads * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
+    missing = missing_share(spec, write.bytes + q_and_o) if warm else 1.0
+    return memory_op_seconds(spec, write, None, missing)
 
 
 def _waiting_seconds(spec: GpuSpec, op: Memory) -> float:

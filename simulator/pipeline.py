@@ -65,7 +65,6 @@ class SmPipeline(NamedTuple):
     kv_rows: int
     ctas: int
     row_bytes: float
-    multicast: int
 
     def units(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
@@ -92,7 +91,7 @@ class SmPipeline(NamedTuple):
             dram=fixed(dram_bytes_per_clk),
             dram_latency=round((self.spec.mem.dram.latency_ns or 500.0) * 1e-9 * clock_hz * TICKS),
             capacity=max(int(capacity_bytes // tile_bytes), 2),
-            multicast=self.multicast,
+            multicast=self.tile.multicast,
             streams=int(streams),
         )
 
@@ -136,7 +135,7 @@ def sm_pipeline(
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, problem.element_bytes)
     row_bytes = (problem.head_dim + problem.head_dim_v) / 2 * problem.element_bytes
-    return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes, tile.multicast)
+    return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes)
 
 
 def _local_memory(spec: GpuSpec, profile: KernelProfile) -> Memory:

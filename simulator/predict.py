@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, get_args
 from ..facts import Document, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import KernelProfile, kernels
-from ..workloads import Attention, Memory, Plan, Tiling, kv_cache_write
+from ..workloads import Attention, Memory, Plan, Tiling
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import memory_op_seconds
+from .memory import cache_write_seconds, memory_op_seconds
 from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
@@ -183,10 +183,10 @@ def simulate(
     helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense")
     chosen = {mask_class: main, "dense": helper}
     plan = asked.pattern.plan(problem, asked.layout, lambda needed: chosen[needed].tiling)
-    if setting.writes_cache:
-        plan = (kv_cache_write(problem), *plan)
     times: list[KernelTime] = []
     side: list[tuple[str, float]] = []
+    if setting.writes_cache:
+        side.append(("KV-cache write", cache_write_seconds(main.spec, problem, warm=setting.warm)))
     for op in plan:
         if isinstance(op, Memory):
             side.append((op.name, memory_op_seconds(main.spec, op, main.profile.permute_gbps)))

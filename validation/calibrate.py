@@ -22,8 +22,8 @@ from ..hwspecs import GpuSpec, load_labelled
 from ..kernels import Calibration, KernelProfile, Residuals
 from ..kernels.calibration import constants, leaf, with_leaves
 from ..simulator import KernelChoice, attention_time, choose_kernel, with_tile
-from ..simulator.memory import memory_op_seconds, missing_share
-from ..workloads import AttentionProblem, TileSchedule, kv_cache_write
+from ..simulator.memory import cache_write_seconds
+from ..workloads import AttentionProblem, TileSchedule
 from .compare import asked_of
 from .measurement import Measurement
 from .protocol import role
@@ -104,12 +104,9 @@ class _Case(NamedTuple):
         choice = self.choice._replace(profile=profile, spec=spec)
         timed = timed_as(self.run.table)
         stages = attention_time(spec, choice, self.schedule, self.problem, timed.setting).stages
+        seconds = stages["launch" if timed.stage == "side" else timed.stage]
         if timed.setting.writes_cache:
-            write = kv_cache_write(self.problem)
-            touched = write.bytes + self.schedule.total(self.schedule.row_live) * 4 * self.problem.head_dim
-            seconds = stages["launch"] + memory_op_seconds(spec, write, None, missing_share(spec, touched))
-        else:
-            seconds = stages["launch" if timed.stage == "side" else timed.stage]
+            seconds += cache_write_seconds(spec, self.problem, warm=timed.setting.warm)
         assert self.run.latency_ms is not None
         return log(seconds * 1e3 / self.run.latency_ms)
 

@@ -1,11 +1,13 @@
 """Calibration on tables that the simulator itself made: the constants come back, and no scoring row is read."""
 
+from math import exp
+
 import msgspec
 import pytest
 from simattn.hwspecs import gpus
 from simattn.kernels import kernels
-from simattn.kernels.calibration import with_leaves
-from simattn.validation import Measurement, calibrate, calibration_page, role, shipped_calibrations
+from simattn.kernels.calibration import constants, with_leaves
+from simattn.validation import Measurement, calibrate, calibration_page, compare, role, shipped_calibrations
 from simattn.validation.calibrate import _Case, parameters
 
 from simattn import UserError
@@ -47,7 +49,7 @@ def table():
     made = []
     for run in runs:
         case = _Case.of(run)
-        made.append(msgspec.structs.replace(run, latency_ms=2.718281828459045 ** case.log_ratio(profile, spec)))
+        made.append(msgspec.structs.replace(run, latency_ms=exp(case.log_ratio(profile, spec))))
     return made
 
 
@@ -111,3 +113,11 @@ def test_shipped_calibrations_fit_what_is_there(c):
     for path, value in (c.kernel_parameters | c.gpu_parameters | c.environment).items():
         assert known[path].low <= value <= known[path].high * (1 + 1e-4)
     assert c.data in calibration_page()
+
+
+def test_what_is_fitted_is_what_is_compared():
+    run = measurement(2, 1024, 16, 16)
+    known = constants(kernels.load("fa3_paged"), gpus.load("h100"))
+    (row,) = compare([run])
+    fitted = exp(_Case.of(run).log_ratio(known.profile, known.spec)) * run.latency_ms
+    assert row.predicted_ms == pytest.approx(fitted, rel=1e-9)
