@@ -23,6 +23,9 @@ TICKS = 64
 FAR = np.int64(2**62)
 """Never."""
 
+U = np.uint64
+"""Makes an index unsigned: numba then need not check whether it counts from the end, a third of the time of the loop."""
+
 BYTE_SHIFT = 24
 """Ticks for a byte are fixed-point numbers with so many binary places."""
 
@@ -246,28 +249,28 @@ def _run(
         granted = True
         while True:
             # -- the next event of this SM ---------------------------------------------------------------------------
-            index, now = 0, ready[sm, 0]
+            index, now = 0, ready[U(sm), 0]
             for other in range(1, slots * wide):
-                if ready[sm, other] < now:
-                    index, now = other, ready[sm, other]
+                if ready[U(sm), U(other)] < now:
+                    index, now = other, ready[U(sm), U(other)]
             if now >= FAR:
-                due[sm] = FAR
+                due[U(sm)] = FAR
                 break
-            slot, role = slot_of[index], role_of[index]
+            slot, role = slot_of[U(index)], role_of[U(index)]
             resident = sm * slots + slot
             op, tile, kind, key = 0, 0, 0, np.int64(-1)
             if role == roles:
-                amount = row_bytes[cta_row[cta[resident, 0]]]
+                amount = row_bytes[U(cta_row[U(cta[U(resident), 0])])]
             else:
                 own = resident * roles + role
-                op = at[own, 1]
-                tile = at[own, 0] + op_table[op, AHEAD]
-                kind = visit_kind[cta[resident, 1] + tile]
-                amount = cost[kind, op, BYTES]
+                op = at[U(own), 1]
+                tile = at[U(own), 0] + op_table[U(op), AHEAD]
+                kind = visit_kind[U(cta[U(resident), 1] + tile)]
+                amount = cost[U(kind), U(op), BYTES]
                 if amount:
-                    here = visit_tile[cta[resident, 1] + tile]
-                    key = cta_keys[cta[resident, 0]] + 2 * here + op_table[op, PART]
-                    behind = (here + 1) * width - row_keys[cta_row[cta[resident, 0]]]
+                    here = visit_tile[U(cta[U(resident), 1] + tile)]
+                    key = cta_keys[U(cta[U(resident), 0])] + 2 * here + op_table[U(op), PART]
+                    behind = (here + 1) * width - row_keys[U(cta_row[U(cta[U(resident), 0])])]
                     if behind > 0:
                         amount = max(amount * (width - behind) // width, 1)
 
@@ -275,32 +278,32 @@ def _run(
             start, end = now, now
             if amount or role == roles:
                 if not granted:
-                    due[sm] = now
+                    due[U(sm)] = now
                     break
                 granted = False
-                port_free[sm] = max(port_free[sm], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
+                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
                 l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
                 l2_bytes += amount if key < 0 else amount // multicast
-                end = max(l2_free, port_free[sm]) + l2_latency
-                if (streams and key < 0) or (key >= 0 and arrival[key] < 0):
+                end = max(l2_free, port_free[U(sm)]) + l2_latency
+                if (streams and key < 0) or (key >= 0 and arrival[U(key)] < 0):
                     dram_free = max(dram_free, now) + (amount * dram_rate >> BYTE_SHIFT)
                     dram_bytes += amount
                     end = max(end, dram_free + dram_latency)
                 if key >= 0:
-                    if arrival[key] >= 0:
+                    if arrival[U(key)] >= 0:
                         # A tile on its way is waited for.
-                        end = max(end, arrival[key])
-                        newer[older[key]], older[newer[key]] = newer[key], older[key]
+                        end = max(end, arrival[U(key)])
+                        newer[U(older[U(key)])], older[U(newer[U(key)])] = newer[U(key)], older[U(key)]
                     else:
-                        arrival[key] = dram_free + dram_latency
+                        arrival[U(key)] = dram_free + dram_latency
                         held += 1
                         if held > capacity:
                             oldest = newer[tiles]
                             newer[tiles], older[newer[oldest]] = newer[oldest], tiles
                             arrival[oldest] = -1
                             held -= 1
-                    older[key], newer[key] = older[tiles], tiles
-                    newer[older[key]] = key
+                    older[U(key)], newer[U(key)] = older[tiles], tiles
+                    newer[U(older[U(key)])] = key
                     older[tiles] = key
 
             first_role, stop_role = role, role + 1
@@ -336,81 +339,81 @@ def _run(
             else:
                 # -- an op is issued ---------------------------------------------------------------------------------
                 if amount:
-                    at[own, 2] = now
+                    at[U(own), 2] = now
                 else:
                     # All units, used or not: without a branch it is quicker than a list of those that are.
                     for unit in range(6):
-                        start = max(start, unit_free[sm, unit] if takes[kind, op, unit] else now)
+                        start = max(start, unit_free[U(sm), U(unit)] if takes[U(kind), U(op), U(unit)] else now)
                     for unit in range(6):
-                        taken = takes[kind, op, unit]
-                        unit_free[sm, unit] = start + taken if taken else unit_free[sm, unit]
-                    lost = cost[kind, op, STEALS]
+                        taken = takes[U(kind), U(op), U(unit)]
+                        unit_free[U(sm), U(unit)] = start + taken if taken else unit_free[U(sm), U(unit)]
+                    lost = cost[U(kind), U(op), STEALS]
                     if lost:
-                        unit_free[sm, 0] = max(unit_free[sm, 0], start) + lost
-                    end = start + cost[kind, op, LENGTH] + cost[kind, op, LATENCY]
-                    at[own, 2] = start if op_table[op, RUNS_ON] else max(end, start + cost[kind, op, LENGTH])
+                        unit_free[U(sm), 0] = max(unit_free[U(sm), 0], start) + lost
+                    end = start + cost[U(kind), U(op), LENGTH] + cost[U(kind), U(op), LATENCY]
+                    at[U(own), 2] = start if op_table[U(op), RUNS_ON] else max(end, start + cost[U(kind), U(op), LENGTH])
                 if recorded < len(events) and sm < record_sms:
                     events[recorded, 0], events[recorded, 1], events[recorded, 2] = sm, slot, op
                     events[recorded, 3], events[recorded, 4], events[recorded, 5] = tile, start, end - start
                     recorded += 1
                 place = (resident * ops + op) * ring + (tile & (ring - 1))
-                finished[place] = end
-                if op_table[op, ISSUE_MATTERS]:
-                    issued[place] = start
-                done[resident * ops + op] = tile + 1
-                cta[resident, 5] = max(cta[resident, 5], end)
+                finished[U(place)] = end
+                if op_table[U(op), ISSUE_MATTERS]:
+                    issued[U(place)] = start
+                done[U(resident * ops + op)] = tile + 1
+                cta[U(resident), 5] = max(cta[U(resident), 5], end)
 
             # -- roles go on to their next op ------------------------------------------------------------------------
-            visits = cta[resident, 2]
+            visits = cta[U(resident), 2]
             for r in range(first_role, stop_role):
                 own = resident * roles + r
-                count, following, first, stop = at[own, 0], at[own, 1], role_first[r], role_first[r + 1]
+                count, following, first, stop = at[U(own), 0], at[U(own), 1], role_first[U(r)], role_first[U(r + 1)]
                 while True:
                     following += 1
                     if following >= stop:
                         following = first
                         count += 1
-                    ahead = count + op_table[following, AHEAD]
+                    ahead = count + op_table[U(following), AHEAD]
                     if count >= visits or 0 <= ahead < visits:
                         break
-                at[own, 0], at[own, 1] = count, following
+                at[U(own), 0], at[U(own), 1] = count, following
                 if count >= visits:
-                    ready[sm, slot * wide + r] = FAR
-                    cta[resident, 3] -= 1
-                    if cta[resident, 3] == 0:
-                        cta[resident, 3] = -1
-                        ready[sm, slot * wide + roles] = cta[resident, 5]
+                    ready[U(sm), U(slot * wide + r)] = FAR
+                    cta[U(resident), 3] -= 1
+                    if cta[U(resident), 3] == 0:
+                        cta[U(resident), 3] = -1
+                        ready[U(sm), U(slot * wide + roles)] = cta[U(resident), 5]
 
             # -- and when: of these roles, and of those that waited for this op --------------------------------------
-            wake, wake_end = (0, 0) if role == roles else (op_table[op, WAKES], op_table[op, WAKES_END])
+            wake, wake_end = (0, 0) if role == roles else (op_table[U(op), WAKES], op_table[U(op), WAKES_END])
             r = first_role
             while r < stop_role or wake < wake_end:
                 if r < stop_role:
                     looked = r
                     r += 1
                 else:
-                    looked = wakes[wake]
+                    looked = wakes[U(wake)]
                     wake += 1
-                    if ready[sm, slot * wide + looked] < FAR:
+                    if ready[U(sm), U(slot * wide + looked)] < FAR:
                         continue
                 own = resident * roles + looked
-                if at[own, 0] >= visits:
+                if at[U(own), 0] >= visits:
                     continue
-                following = at[own, 1]
-                ahead = at[own, 0] + op_table[following, AHEAD]
-                when = at[own, 2]
-                if op_table[following, NEEDS_Q] and ahead == 0:
-                    when = max(when, cta[resident, 4])
-                for edge in range(op_table[following, AFTER], op_table[following, AFTER_END]):
-                    other, back = resident * ops + after[edge, OTHER], ahead - after[edge, DISTANCE]
+                following = at[U(own), 1]
+                ahead = at[U(own), 0] + op_table[U(following), AHEAD]
+                when = at[U(own), 2]
+                if op_table[U(following), NEEDS_Q] and ahead == 0:
+                    when = max(when, cta[U(resident), 4])
+                for edge in range(op_table[U(following), AFTER], op_table[U(following), AFTER_END]):
+                    other, back = resident * ops + after[U(edge), OTHER], ahead - after[U(edge), DISTANCE]
                     if back >= 0:
-                        if done[other] <= back:
+                        if done[U(other)] <= back:
                             when = FAR
                             break
                         place = other * ring + (back & (ring - 1))
-                        noticed = (issued[place] if after[edge, ON_ISSUE] else finished[place]) + after[edge, WAIT]
+                        noticed = (issued[U(place)] if after[U(edge), ON_ISSUE] else finished[U(place)]) + after[U(edge), WAIT]
                         when = max(when, noticed)
-                ready[sm, slot * wide + looked] = when
+                ready[U(sm), U(slot * wide + looked)] = when
 
         # -- SMs by their next event again, ties by number -----------------------------------------------------------
         place = 0
@@ -419,12 +422,12 @@ def _run(
             if child >= sms:
                 break
             if child + 1 < sms:
-                a, b = heap[child], heap[child + 1]
-                if due[b] < due[a] or (due[b] == due[a] and b < a):
+                a, b = heap[U(child)], heap[U(child + 1)]
+                if due[U(b)] < due[U(a)] or (due[U(b)] == due[U(a)] and b < a):
                     child += 1
-            a, b = heap[child], heap[place]
-            if due[a] > due[b] or (due[a] == due[b] and a > b):
+            a, b = heap[U(child)], heap[U(place)]
+            if due[U(a)] > due[U(b)] or (due[U(a)] == due[U(b)] and a > b):
                 break
-            heap[child], heap[place] = b, a
+            heap[U(child)], heap[U(place)] = b, a
             place = child
     return last if ended == ctas else FAR, dram_bytes, l2_bytes, recorded
