@@ -57,7 +57,9 @@ class Timing(_Table, frozen=True):
     """What the loop program cannot say, in cycles: few and physical, found by `simattn calibrate` where measured runs exist."""
 
     prologue_cycles: Cycles
-    """From the start of a CTA until its loads can be issued, and what its end costs beside the bytes of its output."""
+    """From the start of a CTA until its loads can be issued, and what its end costs beside the bytes of its output.
+
+    Of a persistent kernel: what the warps with the output take to hand it over."""
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it."""
     handoff_cycles: Cycles = 0.0
@@ -107,6 +109,13 @@ class Launch(_Table, frozen=True):
 
     order: Literal["ascending", "longest_first"]
     """Within a head: by query position, or (causal) from the last, longest tile."""
+    persistent: bool = False
+    """A CTA goes on to the next tile by itself: loads run ahead into it, and its output is left to be stored."""
+    section_mib: Annotated[float, Meta(ge=0, le=1024)] = 0
+    """Heads are launched side by side, tile by tile, a power of two of them whose K and V take at most so many MiB together; 0:
+    one head after the other."""
+    section_within: Literal["item", "call"] = "item"
+    """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
     split_below: Fraction = 0

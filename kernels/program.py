@@ -247,6 +247,10 @@ def build(
     for p in placed:
         own = whole if p.copy is None else share
         costs = {kind: _total(own, p.op, kind) for kind in KINDS}
+        if "max" in p.op.work:
+            # That nothing of a tile matters, the warps of a share find out together.
+            agreed = costs["qk_only"].latency + profile.timing.handoff_cycles
+            costs["qk_only"] = costs["qk_only"]._replace(latency=agreed)
         after = [edge for text in p.op.after for edge in _edges(form, index, placed, p, text, stages, profile)]
         if p.op.turn is not None and copies > 1:
             before, lag = (p.copy - 1, 0) if p.copy else (copies - 1, 1)

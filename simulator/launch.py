@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels import KINDS, KernelProfile
-from ..workloads import TileSchedule
+from ..workloads import AttentionProblem, TileSchedule
 from ..workloads.visits import Visits, visits
 from .machine import Work
 
@@ -67,32 +68,88 @@ def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int) -> int:
     return max(parts, 1)
 
 
+class Section(NamedTuple):
+    """Copies of a group that are launched side by side, tile by tile; anew after every `span` of them."""
+
+    copies: int
+    span: int
+
+    @staticmethod
+    def of(profile: KernelProfile, schedule: TileSchedule, problem: AttentionProblem, pack: int) -> Section:
+        """The section of a kernel for a call whose tiles hold `pack` query heads each.
+
+        Calls whose rows are all of a length are launched head by head.
+        """
+        rule, heads = profile.launch, problem.q_heads // pack
+        even = schedule.visited == schedule.max_visited * schedule.work_rows
+        if not rule.section_mib or even:
+            return HEAD_BY_HEAD
+        head_bytes = problem.seq_kv * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
+        fit = max(int(rule.section_mib * 2**20 // head_bytes), 1)
+        # Query heads of one K/V head read the same K and V.
+        side_by_side = 2 ** (fit.bit_length() - 1) * max(1, problem.gqa_group // pack)
+        return Section(side_by_side, heads if rule.section_within == "item" else heads * problem.batch)
+
+
+HEAD_BY_HEAD = Section(1, 1)
+
+
 class Grid(NamedTuple):
-    """The CTAs of a kernel, as groups of rows that are launched copy after copy.
+    """The CTAs of a kernel, as sections that are launched round after round.
 
     Attributes
     ----------
     row : int64 array
-        Row of the schedule behind each CTA of one copy; `part` of `parts` of its keys.
-    first, rows, copies : int64 arrays [groups]
+        Row of the schedule behind each CTA of a section; `part` of `parts` of its keys, of the section's `copy`.
+    first, ctas, rounds : int64 arrays [sections]
+        First CTA, CTAs of one round, and rounds.
+    copies : int64 array [sections]
+        Copies of the schedule's group that one round holds.
+    group : int64 array [sections]
     """
 
     row: Ints
     part: Ints
+    copy: Ints
     parts: int
     first: Ints
-    rows: Ints
+    ctas: Ints
+    rounds: Ints
     copies: Ints
+    group: Ints
 
 
-def grid(profile: KernelProfile, schedule: TileSchedule, parts: int) -> Grid:
+def grid(profile: KernelProfile, schedule: TileSchedule, parts: int, section: Section = HEAD_BY_HEAD) -> Grid:
     """The CTAs in the kernel's launch order."""
     step = -1 if profile.launch.order == "longest_first" else 1
-    rows = [np.repeat(np.arange(g.first_row, g.first_row + g.rows)[::step], parts) for g in schedule.groups]
-    lengths = np.array([len(own) for own in rows], np.int64)
-    part = np.concatenate([np.tile(np.arange(parts), g.rows) for g in schedule.groups])
-    copies = np.array([g.copies for g in schedule.groups], np.int64)
-    return Grid(np.concatenate(rows), part, parts, np.cumsum(lengths) - lengths, lengths, copies)
+    found: list[tuple[Ints, Ints, Ints]] = []
+    launched: list[tuple[int, int, int]] = []
+    for number, group in enumerate(schedule.groups):
+        rows = np.arange(group.first_row, group.first_row + group.rows)[::step]
+        for rounds, copies in _sections(group.copies, section):
+            shape = (len(rows), copies, parts)
+            row, copy, part = (np.broadcast_to(a, shape).ravel() for a in (
+                rows[:, None, None], np.arange(copies)[:, None], np.arange(parts)
+            ))  # fmt: skip
+            found.append((row, part, copy))
+            launched.append((rounds, copies, number))
+    row, part, copy = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    rounds, copies, numbers = (np.array(column, np.int64) for column in zip(*launched, strict=True))
+    ctas = np.array([len(own) for own, _, _ in found], np.int64)
+    return Grid(row, part, copy, parts, np.cumsum(ctas) - ctas, ctas, rounds, copies, numbers)
+
+
+def _sections(copies: int, section: Section) -> Iterator[tuple[int, int]]:
+    """(rounds, copies of each) of a group."""
+    span = section.span if copies % section.span == 0 else copies
+    side_by_side = min(section.copies, span)
+    whole, rest = divmod(span, side_by_side)
+    if not rest:
+        yield whole * (copies // span), side_by_side
+        return
+    for _ in range(copies // span):
+        yield whole, side_by_side
+        yield 1, rest
 
 
 def every_cta(schedule: TileSchedule, plan: MaskPlan, launched: Grid, *, heads_share: int, row_bytes: float) -> tuple[Work, int]:
@@ -108,11 +165,16 @@ def every_cta(schedule: TileSchedule, plan: MaskPlan, launched: Grid, *, heads_s
     found = visits(schedule)
     kind = _pipeline_kinds(found, plan)
     tiles = int(found.tile.max(initial=0)) + 1
-    rows, keys, base = [], [], 0
-    for first, count, copies in zip(launched.first, launched.rows, launched.copies, strict=True):
-        rows.append(np.tile(np.arange(first, first + count), copies))
-        keys.append(np.repeat(base + np.arange(copies) // heads_share, count))
-        base += ceil(copies / heads_share)
+    rows, keys = [], []
+    # Copies launched so far, of each group; K and V of a group lie behind those of the groups before.
+    past = np.zeros(len(schedule.groups), np.int64)
+    heads = np.array([ceil(group.copies / heads_share) for group in schedule.groups], np.int64)
+    base = np.cumsum(heads) - heads
+    for first, ctas, rounds, own, group in zip(*launched[4:], strict=True):
+        rows.append(np.tile(np.arange(first, first + ctas), rounds))
+        copy = past[group] + np.repeat(np.arange(rounds) * own, ctas) + np.tile(launched.copy[first : first + ctas], rounds)
+        keys.append(base[group] + copy // heads_share)
+        past[group] += rounds * own
     # One row of the machine for each CTA of a copy: a part of a row's visits.
     begin, count = found.row_first[launched.row], np.diff(found.row_first)[launched.row]
     low, high = (begin + count * (launched.part + edge) // launched.parts for edge in (0, 1))
@@ -129,7 +191,7 @@ def every_cta(schedule: TileSchedule, plan: MaskPlan, launched: Grid, *, heads_s
         np.concatenate(rows),
         np.concatenate(keys) * 2 * tiles,
     )
-    return work, 2 * tiles * base
+    return work, 2 * tiles * int(heads.sum())
 
 
 def _key_ends(schedule: TileSchedule) -> Ints:

@@ -37,6 +37,13 @@ AHEAD, RUNS_ON, NEEDS_Q, PART, AFTER, AFTER_END, WAKES, WAKES_END, ISSUE_MATTERS
 OTHER, DISTANCE, ON_ISSUE, WAIT = range(4)
 LENGTH, LATENCY, STEALS, BYTES = range(4)
 
+# Of each role: loop counter, op in the body, when it can issue again, and which of its slot's CTAs it works on.
+ROUND, DUE_OP, SOONEST, NUMBER = range(4)
+
+# Of each CTA: which one it is, its visits, roles at work on it, when Q is there and its last op ends, tiles that its slot had
+# before, ops that have yet to read Q for the last time, and when Q has been read.
+WHICH, FIRST, VISITS, RUNNING, Q_THERE, END, BASE, Q_READERS, Q_READ = range(9)
+
 
 class Code(NamedTuple):
     """A loop program as tables of whole numbers; times in ticks, first axis of `cost` and `takes` by kind of visit."""
@@ -154,6 +161,7 @@ def run(
     prologue: float,
     tiles: int,
     warm: int = 0,
+    persistent: bool = False,
     record: int = 0,
     record_sms: int = 1,
 ) -> Outcome:
@@ -164,17 +172,19 @@ def run(
     sms, slots : int
         SMs, and CTAs that fit on one.
     prologue : float
-        Cycles of a CTA before its first load.
+        Cycles of a CTA before its first load; of a persistent kernel, of its first CTA, and of handing over an output.
     tiles : int
         K and V tiles that exist.
     warm : int
         Tiles that L2 holds at the start: the last ones.
+    persistent : bool
+        A CTA goes on to the next one by itself: loads run ahead into it, and its output is left to be stored.
     record, record_sms : int
         Ops to record at most, and SMs of which. Recording changes no result.
     """
     events = np.empty((record, 6), np.int64)
     end, dram_bytes, l2_bytes, recorded = _run(
-        code, work, memory, sms, slots, round(prologue * TICKS), tiles, warm, events, record_sms
+        code, work, memory, sms, slots, round(prologue * TICKS), tiles, warm, persistent, events, record_sms
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")
@@ -193,7 +203,7 @@ def _busy(code: Code, work: Work) -> Ints:
 @njit(cache=True, error_model="numpy")
 def _run(
     code: Any, work: Any, memory: Any, sms: int, slots: int, prologue: int, tiles: int, warm: int,
-    events: Any, record_sms: int,
+    persistent: bool, events: Any, record_sms: int,
 ) -> Any:  # fmt: skip
     # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
     # has its references counted, which costs more than what the loop does with it.
@@ -207,17 +217,29 @@ def _run(
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
-    wide = roles + 1
+    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends.
+    starts, ends, wide = roles, roles + 1, roles + 2
     slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
-    # Per resident CTA: which one it is, its first visit and how many it has, roles that still run, when Q is there, its end.
-    cta = np.zeros((sms * slots, 6), np.int64)
-    # Per role: loop counter, op in the body, when it can issue again.
-    at = np.zeros((sms * slots * roles, 3), np.int64)
+    # Roles that read Q also hand the output over, before they go on to another CTA.
+    query_ops, hands_over = 0, np.zeros(roles, np.bool_)
+    for r in range(roles):
+        for op in range(role_first[r], role_first[r + 1]):
+            query_ops += op_table[op, NEEDS_Q]
+            hands_over[r] |= op_table[op, NEEDS_Q] > 0
+    # Two CTAs of each slot, the one before still ending while the next one starts.
+    cta = np.zeros((2 * sms * slots, 9), np.int64)
+    # CTAs of each slot that have been chosen, have started, and have ended; tiles of those that have started.
+    opened = np.zeros(sms * slots, np.int64)
+    started = np.zeros(sms * slots, np.int64)
+    gone = np.zeros(sms * slots, np.int64)
+    past = np.zeros(sms * slots, np.int64)
+    at = np.zeros((sms * slots * roles, 4), np.int64)
+    # Tiles that each op of a slot is done with, over all CTAs that it has had; and when, for the last of them.
     done = np.zeros(sms * slots * ops, np.int64)
     finished = np.zeros(sms * slots * ops * ring, np.int64)
     issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
-    # When each role, and the slot itself (last of each slot: its CTA starts or ends), has its next event.
+    # When each source of events of an SM has its next one.
     ready = np.full((sms, slots * wide), FAR, np.int64)
     port_free = np.zeros(sms, np.int64)
     l2_free, dram_free, l2_bytes, dram_bytes = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
@@ -239,9 +261,11 @@ def _run(
     for slot in range(slots):
         for sm in range(sms):
             if launched < ctas:
-                cta[sm * slots + slot, 0] = launched
+                resident = sm * slots + slot
+                cta[2 * resident, WHICH] = launched
+                opened[resident] = 1
                 launched += 1
-                ready[sm, slot * wide + roles] = prologue
+                ready[sm, slot * wide + starts] = prologue
                 due[sm] = prologue
 
     while due[heap[0]] < FAR:
@@ -259,24 +283,27 @@ def _run(
             slot, role = slot_of[U(index)], role_of[U(index)]
             resident = sm * slots + slot
             op, tile, kind, key = 0, 0, 0, np.int64(-1)
-            if role == roles:
-                amount = row_bytes[U(cta_row[U(cta[U(resident), 0])])]
+            if role >= roles:
+                number = started[U(resident)] if role == starts else gone[U(resident)]
+                mine = 2 * resident + (number & 1)
+                amount = row_bytes[U(cta_row[U(cta[U(mine), WHICH])])]
             else:
                 own = resident * roles + role
-                op = at[U(own), 1]
-                tile = at[U(own), 0] + op_table[U(op), AHEAD]
-                kind = visit_kind[U(cta[U(resident), 1] + tile)]
+                mine = 2 * resident + (at[U(own), NUMBER] & 1)
+                op = at[U(own), DUE_OP]
+                tile = at[U(own), ROUND] + op_table[U(op), AHEAD]
+                kind = visit_kind[U(cta[U(mine), FIRST] + tile)]
                 amount = cost[U(kind), U(op), BYTES]
                 if amount:
-                    here = visit_tile[U(cta[U(resident), 1] + tile)]
-                    key = cta_keys[U(cta[U(resident), 0])] + 2 * here + op_table[U(op), PART]
-                    behind = (here + 1) * width - row_keys[U(cta_row[U(cta[U(resident), 0])])]
+                    here = visit_tile[U(cta[U(mine), FIRST] + tile)]
+                    key = cta_keys[U(cta[U(mine), WHICH])] + 2 * here + op_table[U(op), PART]
+                    behind = (here + 1) * width - row_keys[U(cta_row[U(cta[U(mine), WHICH])])]
                     if behind > 0:
                         amount = max(amount * (width - behind) // width, 1)
 
             # -- what other SMs see: bytes through the port, L2 and DRAM, one after the other ------------------------
             start, end = now, now
-            if amount or role == roles:
+            if amount or role >= roles:
                 if not granted:
                     due[U(sm)] = now
                     break
@@ -307,39 +334,41 @@ def _run(
                     older[tiles] = key
 
             first_role, stop_role = role, role + 1
-            if role == roles:
-                if cta[resident, 3] == 0:
-                    # -- a CTA starts: Q is on its way, all roles may issue ------------------------------------------
-                    row = cta_row[cta[resident, 0]]
-                    cta[resident, 1] = row_first[row]
-                    cta[resident, 2] = row_first[row + 1] - row_first[row]
-                    cta[resident, 3] = roles
-                    cta[resident, 4] = end
-                    cta[resident, 5] = end
-                    ready[sm, index] = FAR
-                    for op in range(ops):
-                        done[resident * ops + op] = 0
-                    for r in range(roles):
-                        at[resident * roles + r, 0] = -ahead_most[r]
-                        at[resident * roles + r, 1] = role_first[r] - 1
-                        at[resident * roles + r, 2] = now
-                    first_role, stop_role = 0, roles
-                else:
-                    # -- a CTA ends: O is on its way, the slot goes to the next CTA ----------------------------------
-                    left = port_free[sm]
-                    last = max(last, left)
-                    cta[resident, 3] = 0
-                    ended += 1
-                    ready[sm, index] = FAR
-                    if launched < ctas:
-                        cta[resident, 0] = launched
-                        launched += 1
-                        ready[sm, index] = left + prologue
-                    continue
+            if role == starts:
+                # -- a CTA starts: Q is on its way, roles that are free may issue ------------------------------------
+                ready[sm, index] = FAR
+                row = cta_row[cta[mine, WHICH]]
+                cta[mine, FIRST] = row_first[row]
+                cta[mine, VISITS] = row_first[row + 1] - row_first[row]
+                cta[mine, RUNNING] = roles
+                cta[mine, Q_THERE] = end
+                cta[mine, END] = end
+                cta[mine, BASE] = past[resident]
+                cta[mine, Q_READERS] = query_ops if cta[mine, VISITS] else 0
+                cta[mine, Q_READ] = now
+                past[resident] += cta[mine, VISITS]
+                started[resident] += 1
+                for r in range(roles):
+                    own = resident * roles + r
+                    if at[own, NUMBER] == number:
+                        at[own, ROUND], at[own, DUE_OP] = -ahead_most[r], role_first[r] - 1
+                        at[own, SOONEST] = max(at[own, SOONEST], now)
+                first_role, stop_role = 0, roles
+            elif role == ends:
+                # -- a CTA ends: O is on its way ---------------------------------------------------------------------
+                ready[sm, index] = FAR
+                last = max(last, port_free[sm])
+                cta[mine, RUNNING] = 0
+                gone[resident] += 1
+                ended += 1
+                next_one = 2 * resident + (gone[resident] & 1)
+                if gone[resident] < started[resident] and cta[next_one, RUNNING] == 0:
+                    ready[sm, index] = max(cta[next_one, END], now)
+                first_role = stop_role = 0
             else:
                 # -- an op is issued ---------------------------------------------------------------------------------
                 if amount:
-                    at[U(own), 2] = now
+                    at[U(own), SOONEST] = now
                 else:
                     # All units, used or not: without a branch it is quicker than a list of those that are.
                     for unit in range(6):
@@ -351,41 +380,72 @@ def _run(
                     if lost:
                         unit_free[U(sm), 0] = max(unit_free[U(sm), 0], start) + lost
                     end = start + cost[U(kind), U(op), LENGTH] + cost[U(kind), U(op), LATENCY]
-                    at[U(own), 2] = start if op_table[U(op), RUNS_ON] else max(end, start + cost[U(kind), U(op), LENGTH])
+                    at[U(own), SOONEST] = start if op_table[U(op), RUNS_ON] else max(end, start + cost[U(kind), U(op), LENGTH])
                 if recorded < len(events) and sm < record_sms:
                     events[recorded, 0], events[recorded, 1], events[recorded, 2] = sm, slot, op
                     events[recorded, 3], events[recorded, 4], events[recorded, 5] = tile, start, end - start
                     recorded += 1
-                place = (resident * ops + op) * ring + (tile & (ring - 1))
+                place = (resident * ops + op) * ring + ((cta[U(mine), BASE] + tile) & (ring - 1))
                 finished[U(place)] = end
                 if op_table[U(op), ISSUE_MATTERS]:
                     issued[U(place)] = start
-                done[U(resident * ops + op)] = tile + 1
-                cta[U(resident), 5] = max(cta[U(resident), 5], end)
+                done[U(resident * ops + op)] = cta[U(mine), BASE] + tile + 1
+                cta[U(mine), END] = max(cta[U(mine), END], end)
+                if op_table[U(op), NEEDS_Q] and tile + 1 == cta[U(mine), VISITS]:
+                    cta[U(mine), Q_READERS] -= 1
+                    cta[U(mine), Q_READ] = max(cta[U(mine), Q_READ], end)
 
-            # -- roles go on to their next op ------------------------------------------------------------------------
-            visits = cta[U(resident), 2]
+            # -- roles go on to their next op, of this CTA or of the slot's next one ---------------------------------
             for r in range(first_role, stop_role):
                 own = resident * roles + r
-                count, following, first, stop = at[U(own), 0], at[U(own), 1], role_first[U(r)], role_first[U(r + 1)]
-                while True:
-                    following += 1
-                    if following >= stop:
-                        following = first
-                        count += 1
-                    ahead = count + op_table[U(following), AHEAD]
-                    if count >= visits or 0 <= ahead < visits:
+                first, stop = role_first[U(r)], role_first[U(r + 1)]
+                while at[U(own), NUMBER] < started[U(resident)]:
+                    its = 2 * resident + (at[U(own), NUMBER] & 1)
+                    visits = cta[U(its), VISITS]
+                    count, following = at[U(own), ROUND], at[U(own), DUE_OP]
+                    if role == starts and following >= first:
+                        # It is still at work on the CTA before.
                         break
-                at[U(own), 0], at[U(own), 1] = count, following
-                if count >= visits:
+                    while True:
+                        following += 1
+                        if following >= stop:
+                            following = first
+                            count += 1
+                        ahead = count + op_table[U(following), AHEAD]
+                        if count >= visits or 0 <= ahead < visits:
+                            break
+                    at[U(own), ROUND], at[U(own), DUE_OP] = count, following
+                    if count < visits:
+                        break
                     ready[U(sm), U(slot * wide + r)] = FAR
-                    cta[U(resident), 3] -= 1
-                    if cta[U(resident), 3] == 0:
-                        cta[U(resident), 3] = -1
-                        ready[U(sm), U(slot * wide + roles)] = cta[U(resident), 5]
+                    cta[U(its), RUNNING] -= 1
+                    if cta[U(its), RUNNING] == 0 and at[U(own), NUMBER] == gone[U(resident)]:
+                        ready[U(sm), U(slot * wide + ends)] = cta[U(its), END]
+                    at[U(own), NUMBER] += 1
+                    if persistent and visits and hands_over[r]:
+                        for other in range(first, stop):
+                            place = (resident * ops + other) * ring + ((cta[U(its), BASE] + visits - 1) & (ring - 1))
+                            at[U(own), SOONEST] = max(at[U(own), SOONEST], finished[U(place)])
+                        at[U(own), SOONEST] += prologue
+                    at[U(own), ROUND], at[U(own), DUE_OP] = -ahead_most[U(r)], first - 1
+
+            # -- the slot's next CTA: when this one has ended; of a persistent kernel, when its Q has been read ------
+            number = opened[U(resident)] - 1
+            its = 2 * resident + (number & 1)
+            if launched < ctas and number < started[U(resident)]:
+                if persistent:
+                    if cta[U(its), Q_READERS] == 0 and number <= gone[U(resident)]:
+                        ready[sm, slot * wide + starts] = max(now, cta[its, Q_READ])
+                        opened[resident] += 1
+                elif role == ends:
+                    ready[sm, slot * wide + starts] = port_free[sm] + prologue
+                    opened[resident] += 1
+                if opened[U(resident)] == number + 2:
+                    cta[2 * resident + (opened[resident] - 1 & 1), WHICH] = launched
+                    launched += 1
 
             # -- and when: of these roles, and of those that waited for this op --------------------------------------
-            wake, wake_end = (0, 0) if role == roles else (op_table[U(op), WAKES], op_table[U(op), WAKES_END])
+            wake, wake_end = (0, 0) if role >= roles else (op_table[U(op), WAKES], op_table[U(op), WAKES_END])
             r = first_role
             while r < stop_role or wake < wake_end:
                 if r < stop_role:
@@ -397,16 +457,20 @@ def _run(
                     if ready[U(sm), U(slot * wide + looked)] < FAR:
                         continue
                 own = resident * roles + looked
-                if at[U(own), 0] >= visits:
+                if at[U(own), NUMBER] >= started[U(resident)]:
                     continue
-                following = at[U(own), 1]
-                ahead = at[U(own), 0] + op_table[U(following), AHEAD]
-                when = at[U(own), 2]
+                its = 2 * resident + (at[U(own), NUMBER] & 1)
+                following = at[U(own), DUE_OP]
+                ahead = at[U(own), ROUND] + op_table[U(following), AHEAD]
+                when = at[U(own), SOONEST]
                 if op_table[U(following), NEEDS_Q] and ahead == 0:
-                    when = max(when, cta[U(resident), 4])
+                    when = max(when, cta[U(its), Q_THERE])
+                base = cta[U(its), BASE]
+                # What a kernel that is not persistent waits for is its own CTA's.
+                earliest = 0 if persistent else base
                 for edge in range(op_table[U(following), AFTER], op_table[U(following), AFTER_END]):
-                    other, back = resident * ops + after[U(edge), OTHER], ahead - after[U(edge), DISTANCE]
-                    if back >= 0:
+                    other, back = resident * ops + after[U(edge), OTHER], base + ahead - after[U(edge), DISTANCE]
+                    if back >= earliest:
                         if done[U(other)] <= back:
                             when = FAR
                             break

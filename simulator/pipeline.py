@@ -31,7 +31,9 @@ class Steady(NamedTuple):
     Attributes
     ----------
     short : float array [SHORT + 1]
-        A CTA of so many plain visits, alone on the SM.
+        A CTA of so many plain visits, alone on the SM; of a persistent kernel, one among others.
+    first : float
+        Cycles that the first CTA of a persistent kernel takes more than the others.
     alone : float array [kinds]
         From one visit to the next, of a CTA alone.
     together : float array [kinds]
@@ -39,6 +41,7 @@ class Steady(NamedTuple):
     """
 
     short: Floats
+    first: float
     alone: Floats
     together: Floats
 
@@ -79,6 +82,7 @@ class SmPipeline(NamedTuple):
             self.ctas,
             timing.prologue_cycles,
             round(self.row_bytes * self.q_rows),
+            self.profile.launch.persistent,
         )
 
     def memory(
@@ -164,8 +168,8 @@ class _Frozen:
 
 
 @lru_cache(maxsize=4096)
-def _steady(program: _Frozen, memory: Memory, slots: int, prologue: float, q_bytes: int) -> Steady:
-    def cycles(visits: int, kind: int, ctas: int) -> float:
+def _steady(program: _Frozen, memory: Memory, slots: int, prologue: float, q_bytes: int, persistent: bool) -> Steady:
+    def cycles(visits: int, kind: int, ctas: int, rounds: int = 1) -> float:
         work = Work(
             np.array([0, visits]),
             np.arange(visits, dtype=np.int32),
@@ -173,17 +177,23 @@ def _steady(program: _Frozen, memory: Memory, slots: int, prologue: float, q_byt
             np.array([q_bytes]),
             np.array([visits]),
             1,
-            np.zeros(ctas, np.int64),
-            np.zeros(ctas, np.int64),
+            np.zeros(ctas * rounds, np.int64),
+            np.zeros(ctas * rounds, np.int64),
         )
         tiles = 2 * max(visits, 1)
-        outcome = run(program.code, work, memory, sms=1, slots=ctas, prologue=prologue, tiles=tiles, warm=tiles)
+        outcome = run(
+            program.code, work, memory, sms=1, slots=ctas, prologue=prologue, tiles=tiles, warm=tiles, persistent=persistent
+        )
         return outcome.end / TICKS
 
     def slope(kind: int, ctas: int) -> float:
         return (cycles(SHORT + STEADY, kind, ctas) - cycles(SHORT, kind, ctas)) / STEADY / ctas
 
-    short = np.array([cycles(visits, 0, 1) for visits in range(SHORT + 1)])
+    alone_in_all = np.array([cycles(visits, 0, 1) for visits in range(SHORT + 1)])
+    short = alone_in_all
+    if persistent:
+        short = np.array([(cycles(v, 0, 1, 6) - cycles(v, 0, 1, 2)) / 4 for v in range(SHORT + 1)])
+    first = float(alone_in_all[-1] - short[-1])
     alone = np.array([slope(kind, 1) for kind in range(len(KINDS))])
     together = alone if slots == 1 else np.array([slope(kind, slots) for kind in range(len(KINDS))])
-    return Steady(short, alone, together)
+    return Steady(short, first, alone, together)

@@ -21,7 +21,7 @@ from ..workloads import AttentionProblem, TileSchedule, kv_cache_write
 from .choice import KernelChoice
 from .clock import clock_hz
 from .device import makespan
-from .launch import Grid, MaskPlan, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from .launch import Grid, MaskPlan, Section, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
 from .machine import TICKS, Outcome, run
 from .memory import Traffic, dram_seconds, l2_seconds, traffic
 from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
@@ -213,7 +213,8 @@ class _Call(NamedTuple):
             warm=warm,
         )
         masked = mask_plan(profile, schedule)
-        launched = grid(profile, schedule, kv_parts(profile, schedule, spec.chip.sm_count))
+        section = Section.of(profile, schedule, problem, choice.tiling.pack)
+        launched = grid(profile, schedule, kv_parts(profile, schedule, spec.chip.sm_count), section)
         kinds = kinds_of_rows(schedule, masked)
         return _Call(sm, choice, schedule, problem, kinds, launched, masked, moved, heads_share, warm, hz)
 
@@ -269,7 +270,7 @@ class _Call(NamedTuple):
         fixed = _row_cycles(steady, own) - own @ steady.alone
         costs = fixed + loop * _computed_share(self.schedule, off) * stretch
         slots, sms = self.sm.ctas if speed > 1 else 1, self.sm.spec.chip.sm_count
-        return makespan(costs, launched.first, launched.rows, launched.copies, sms, slots, speed) / self.hz
+        return (steady.first + makespan(costs, launched.first, launched.ctas, launched.rounds, sms, slots, speed)) / self.hz
 
     def every_visit(self, off: Set[str]) -> float:
         """Seconds of the kernel with every visit simulated on every SM."""
@@ -298,6 +299,7 @@ class _Call(NamedTuple):
             sms=spec.chip.sm_count,
             slots=sm.ctas,
             prologue=timing.prologue_cycles,
+            persistent=sm.profile.launch.persistent,
             tiles=tiles,
             warm=min(int(tiles * (1 - self.moved.missing)), memory.capacity),
             record=record,

@@ -199,11 +199,12 @@ def test_what_ifs_go_in_the_right_direction(name):
 
 
 def test_what_ifs_change_what_they_should():
-    calls = ["sms=2x", "mask=none", "bandwidth=0.2x", "order=ascending,clock=burst"]
+    # Twice the SMs would not help the window, which waits for DRAM; half of them hurt.
+    calls = ["sms=0.5x", "mask=none", "bandwidth=0.2x", "order=ascending,clock=burst"]
     sms, mask, bandwidth, both = explain(**WINDOW, what_if=calls).what_if
     dense = explain(**WINDOW).prediction.dense.latency_ms
-    assert sms.change < 0.9
-    assert sms.dense_latency_ms < 0.9 * dense
+    assert sms.change > 1.3
+    assert sms.dense_latency_ms > 1.5 * dense
     assert mask.dense_latency_ms == dense
     assert bandwidth.change > 1.5
     assert both.name == "order=ascending,clock=burst"

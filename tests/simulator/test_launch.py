@@ -1,9 +1,11 @@
 import msgspec
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from simattn.hwspecs import gpus
 from simattn.kernels import kernels
-from simattn.simulator.launch import MaskPlan, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
-from simattn.workloads import schedule
+from simattn.simulator.launch import MaskPlan, Section, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from simattn.workloads import AttentionProblem, schedule
 
 FA3, FA4, NATTEN = (kernels.load(name) for name in ("fa3", "fa4", "natten_hopper"))
 
@@ -31,7 +33,36 @@ def test_longest_rows_first():
     causal = schedule("causal", seq_q=512).with_copies(3)
     assert grid(FA3, causal, 1).row.tolist() == [3, 2, 1, 0]
     assert grid(NATTEN, causal, 1).row.tolist() == [0, 1, 2, 3]
-    assert grid(FA3, causal, 1).copies.tolist() == [3]
+    assert grid(FA3, causal, 1).rounds.tolist() == [3]
+
+
+def test_heads_whose_keys_fit_into_l2_are_launched_side_by_side():
+    """Tile by tile, a power of two of heads; what is left of the heads of an item makes a smaller section."""
+    problem = AttentionProblem(batch=2, q_heads=3, seq_q=512, head_dim=128)
+    causal = schedule("causal", seq_q=512).with_copies(6)
+    launched = grid(FA3, causal, 1, Section(2, 3))
+    assert launched.row.tolist() == [3, 3, 2, 2, 1, 1, 0, 0, 3, 2, 1, 0] * 2
+    assert launched.copy.tolist() == ([0, 1] * 4 + [0] * 4) * 2
+    assert launched.rounds.tolist() == [1, 1, 1, 1]
+    assert grid(FA3, causal, 1, Section(2, 6)).rounds.tolist() == [3]
+    work, _ = every_cta(causal, MaskPlan(False, 1), launched, heads_share=1, row_bytes=256)
+    assert (work.cta_keys // 8).tolist() == [0, 1] * 4 + [2] * 4 + [3, 4] * 4 + [5] * 4
+    # 32 MiB hold K and V of 128 heads of 512 keys; those of one item where lengths vary.
+    assert Section.of(FA3, causal, problem, 1) == Section(128, 6)
+    assert Section.of(kernels.load("fa3_paged"), causal, problem, 1) == Section(32, 3)
+    dense = schedule("dense", seq_q=512).with_copies(6)
+    assert Section.of(FA3, dense, problem, 1).copies == 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(copies=st.integers(1, 40), side_by_side=st.integers(1, 16), span=st.integers(1, 12), parts=st.integers(1, 3))
+def test_every_row_of_every_copy_is_launched_once(copies, side_by_side, span, parts):
+    causal = schedule("causal", seq_q=384).with_copies(copies)
+    launched = grid(FA3, causal, parts, Section(side_by_side, span))
+    work, tiles = every_cta(causal, MaskPlan(False, 1), launched, heads_share=1, row_bytes=256)
+    head = work.cta_keys // (tiles // copies)
+    row, part = launched.row[work.cta_row], launched.part[work.cta_row]
+    assert sorted(zip(head, row, part, strict=True)) == [(h, r, p) for h in range(copies) for r in range(3) for p in range(parts)]
 
 
 def test_every_cta_has_every_visit():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from simattn.kernels import KINDS
 from simattn.kernels.program import After, LoopProgram, Op
 from simattn.simulator.machine import TICKS, Memory, Work, encode, fixed, run
@@ -135,6 +137,50 @@ def test_a_load_takes_its_latency_and_buffers_hide_it():
     # Two buffers: two loads are in flight in each round of latency and use (Little's law).
     slow = cycles(LOAD, work([20]), memory(l2_latency=200 * TICKS, dram_latency=200 * TICKS))
     assert slow == pytest.approx(10 * 210 + 10, abs=20)
+
+
+def test_a_persistent_kernel_loads_for_the_next_cta_while_it_hands_over_an_output():
+    slow = memory(l2_latency=100 * TICKS, dram_latency=100 * TICKS)
+    # Start, load and use, one after the other. Or: the next load is issued when Q has been read, and only the longer of load and
+    # hand-over is waited for.
+    assert cycles(LOAD, work([1] * 4), slow, prologue=30) == 4 * 140
+    assert cycles(LOAD, work([1] * 4), slow, prologue=30, persistent=True) == 140 + 3 * 110
+    assert cycles(LOAD, work([1] * 4), slow, prologue=150, persistent=True) == 260 + 3 * 160
+    # A CTA without visits waits for its Q all the same.
+    assert cycles(LOAD, work([1, 0, 1]), slow, prologue=30, persistent=True) <= 140 + 100 + 110
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.integers(0, 5), min_size=1, max_size=12).filter(any),
+    slots=st.integers(1, 2),
+    sms=st.integers(1, 3),
+    prologue=st.integers(0, 300),
+    latency=st.integers(0, 300),
+)
+def test_a_persistent_kernel_does_the_same_work_and_alone_is_never_slower(rows, slots, sms, prologue, latency):
+    made, where = work(rows, row_bytes=64), memory(l2_latency=latency * TICKS, dram_latency=latency * TICKS)
+    own, persistent = (
+        run(
+            encode(LOAD),
+            made,
+            where,
+            sms=sms,
+            slots=slots,
+            prologue=prologue,
+            tiles=1000,
+            persistent=p,
+            record=1000,
+            record_sms=3,
+        )
+        for p in (False, True)
+    )
+    # An SM that chooses its next CTA early may choose worse; alone it cannot.
+    if sms == slots == 1:
+        assert persistent.end <= own.end
+    assert (persistent.busy == own.busy).all()
+    assert persistent.l2_bytes == own.l2_bytes
+    assert len(persistent.events) == len(own.events) == 2 * sum(rows)
 
 
 def test_l2_and_dram_are_shared_by_all_sms():

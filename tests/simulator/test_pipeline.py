@@ -70,8 +70,15 @@ def test_more_visits_take_longer_and_end_in_the_steady_interval():
 
 
 def test_a_cta_without_visits_still_starts_and_ends():
-    sm = pipeline("h100", "fa3")
+    sm = pipeline("b200", "fa4")
     assert sm.steady().short[0] > sm.profile.timing.prologue_cycles
+
+
+def test_only_the_first_cta_of_a_persistent_kernel_waits_for_all_of_its_loads():
+    steady = pipeline("h100", "fa3").steady()
+    assert steady.first > 500
+    assert pipeline("h100", "fa3_paged").steady().first == 0
+    assert 0 < steady.short[0] < steady.short[1]
 
 
 def test_two_ctas_of_a_small_tile_share_an_a100():
