@@ -122,21 +122,18 @@ class Grid(NamedTuple):
 def grid(profile: KernelProfile, schedule: TileSchedule, parts: int, section: Section = HEAD_BY_HEAD) -> Grid:
     """The CTAs in the kernel's launch order."""
     step = -1 if profile.launch.order == "longest_first" else 1
-    found: list[tuple[Ints, Ints, Ints]] = []
-    launched: list[tuple[int, int, int]] = []
+    ctas: list[Ints] = []
+    launched: list[tuple[int, int, int, int]] = []
     for number, group in enumerate(schedule.groups):
         rows = np.arange(group.first_row, group.first_row + group.rows)[::step]
         for rounds, copies in _sections(group.copies, section):
-            shape = (len(rows), copies, parts)
-            row, copy, part = (np.broadcast_to(a, shape).ravel() for a in (
-                rows[:, None, None], np.arange(copies)[:, None], np.arange(parts)
-            ))  # fmt: skip
-            found.append((row, part, copy))
-            launched.append((rounds, copies, number))
-    row, part, copy = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
-    rounds, copies, numbers = (np.array(column, np.int64) for column in zip(*launched, strict=True))
-    ctas = np.array([len(own) for own, _, _ in found], np.int64)
-    return Grid(row, part, copy, parts, np.cumsum(ctas) - ctas, ctas, rounds, copies, numbers)
+            # Tile by tile, of each tile copy by copy, of each copy part by part.
+            row, copy, part = np.meshgrid(rows, np.arange(copies), np.arange(parts), indexing="ij")
+            ctas.append(np.stack([row.ravel(), part.ravel(), copy.ravel()]))
+            launched.append((row.size, rounds, copies, number))
+    row, part, copy = np.concatenate(ctas, axis=1)
+    size, rounds_of, copies_of, group_of = np.array(launched, np.int64).T
+    return Grid(row, part, copy, parts, np.cumsum(size) - size, size, rounds_of, copies_of, group_of)
 
 
 def _sections(copies: int, section: Section) -> Iterator[tuple[int, int]]:
