@@ -79,6 +79,11 @@ class Shelf(Generic[T]):
     def __init__(self, folder: Path, what: str, kind: type[T], defaults: str = "") -> None:
         self.folder, self.what, self.kind, self.defaults = folder, what, kind, defaults
         self._loaded: dict[str, tuple[int, T]] = {}
+        self._lent: dict[str, T] = {}
+
+    def lend(self, name: str, entry: T) -> None:
+        """Put an entry beside the files, under a name of its own, for as long as the process runs."""
+        self._lent[name] = entry
 
     def names(self) -> list[str]:
         """The stems of all shipped files, sorted."""
@@ -113,6 +118,8 @@ class Shelf(Generic[T]):
         UserError
             The name is unknown, the file is no TOML, or a value in it is missing, unknown or out of range.
         """
+        if name in self._lent and not overrides:
+            return self._lent[name]
         if overrides:
             return convert(layer(self.document(name), overrides), self.kind, f"{self.what} {name}")
         written = self.resolve(name).stat().st_mtime_ns
@@ -122,6 +129,9 @@ class Shelf(Generic[T]):
 
     def document(self, name: str) -> Document:
         """The merged document of an entry, before it is checked."""
+        if name in self._lent:
+            document: Document = msgspec.json.decode(msgspec.json.encode(self._lent[name]))
+            return document
         path = self.resolve(name)
         document = self._inherited(path, seen=())
         if not self.defaults or self.defaults not in document:

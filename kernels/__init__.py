@@ -4,6 +4,12 @@ profile      KernelProfile: tiles, masking, launch order and timing constants; t
 program      loop programs: what a tile makes each group of warps do, on which unit and after what
 calibration  what `simattn calibrate` found for a kernel on a GPU
 tensor_core  how often a tensor instruction can start, and how long its result takes
+source       what to compile: a bundled Triton kernel, or a function of a user's file
+compiled     the compiled kernel, read without a GPU: registers, occupancy, cycles of a tile on each unit
+disassembly  instructions of a cubin, its control flow, and the loop over keys
+pipes        which unit an instruction keeps busy, and for how long
+compiled_profile  the profile of a kernel that is known by its code alone
+counts       the compiled counts that ship as data
 """
 
 from .calibration import Calibration, Constants, Residuals, constants

@@ -262,7 +262,8 @@ def build(
             skew = p.op.ahead - placed[other].op.ahead
             after.append(After(other, skew + lag, True, profile.timing.handoff_cycles))
         on_registers = any(not cost.units.keys().isdisjoint({"ex2", "fma", "alu"}) for cost in costs.values())
-        contention = profile.timing.contention if on_registers else 0.0
+        # Accumulators in tensor memory leave the register file to softmax.
+        contention = profile.timing.contention if on_registers and not share.in_tmem else 0.0
         ops.append(
             Op(
                 name=p.op.name if p.copy is None else f"{p.op.name} {p.copy}",

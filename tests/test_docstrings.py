@@ -21,6 +21,7 @@ ROOMS = [
         "kernels",
         "simulator",
         "validation",
+        "validation.bench",
         "validation.sources",
     )
     for m in pkgutil.iter_modules(importlib.import_module(f"simattn.{room}").__path__, f"simattn.{room}.")

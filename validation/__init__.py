@@ -7,6 +7,7 @@ page         the accuracy page of the documentation
 protocol     what may be fitted, and what must be predicted
 calibrate    a few constants of a kernel on a GPU, fitted to what may be fitted
 calibration_page  the page of all calibrations
+bench/       measures kernels on the GPU at hand
 """
 
 from .calibrate import calibrate

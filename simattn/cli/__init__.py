@@ -16,6 +16,7 @@ from .explain import explain
 from .hw import hw
 from .kernels import kernels
 from .mask import mask
+from .measure import measure
 from .models import models
 from .patterns import patterns
 from .predict import predict
@@ -36,12 +37,13 @@ def simattn() -> None:
     simattn mask --pattern radial -o radial.png      the blocks as a picture
     simattn trace --hw b200 --pattern radial -o t.json.gz   what every warp role did, for Perfetto
     simattn calibrate --table my_runs.jsonl          constants of a kernel on your GPU
+    simattn measure --suite core                     time kernels on the GPU at hand
 
     Every command takes --json. Answers go to stdout, everything else to stderr.
     """
 
 
-for command in (predict, explain, mask, hw, patterns, models, kernels, validate, calibrate, trace):
+for command in (predict, explain, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
     simattn.add_command(command)
 
 

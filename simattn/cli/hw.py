@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
@@ -12,7 +13,7 @@ from .output import print_rows
 
 @click.group()
 def hw() -> None:
-    """GPUs: list, show with sources, check for contradictions."""
+    """GPUs: list, show with sources, check for contradictions, detect the one at hand."""
 
 
 @hw.command("list")
@@ -109,3 +110,32 @@ def check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
     print_rows(["GPU", "status", "check"], rows, as_json=as_json)
     if any(row["status"] == "off" for row in rows):
         ctx.exit(1)
+
+
+@hw.command()
+@click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Where the spec goes; stdout by default.")
+@json_option
+def detect(out: str | None, as_json: bool) -> None:
+    """Write a spec of the GPU at hand, for --hw FILE: what it says of itself, on top of the nearest shipped GPU.
+
+    \b
+    simattn hw detect --out my_gpu.toml
+    simattn predict --hw my_gpu.toml --pattern radial
+    """
+    from ..hwspecs.detect import detect as run
+    from ..hwspecs.detect import nearest, spec_text
+
+    if out is not None:
+        if not out.endswith(".toml"):
+            raise click.UsageError(f"a spec is a .toml file, got {out}")
+        if not Path(out).absolute().parent.is_dir():
+            raise click.UsageError(f"no such folder: {Path(out).parent}")
+    facts = run()
+    text = spec_text(facts)
+    if out is not None:
+        Path(out).write_text(text, encoding="utf-8")
+        click.echo(f"simattn: wrote {out}", err=True)
+    if as_json:
+        click.echo(json.dumps({"inherits": nearest(facts), "file": out, "facts": facts._asdict()}))
+    elif out is None:
+        click.echo(text, nl=False)

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from .compile import compile_
 from .options import hw_option, json_option
 from .output import print_rows
 from .predict import compile_notice
@@ -13,7 +14,10 @@ from .predict import compile_notice
 
 @click.group()
 def kernels() -> None:
-    """Kernel profiles: list, show with sources."""
+    """Kernel profiles: list, show with sources; compiled code: read without a GPU."""
+
+
+kernels.add_command(compile_)
 
 
 @kernels.command("list")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -12,6 +13,7 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from ..hwspecs import GpuSpec
     from ..kernels import KernelProfile
+    from ..kernels.source import Build
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -122,7 +124,15 @@ def read_call(pattern: str | None, mask_file: str | None, hw: str, settings: tup
     settings, profile = parse_kernel_settings(settings)
     params, hardware = parse_settings(settings)
     spec = gpus.load(hw, hardware)
+    build = {name: options.pop(name) for name in BUILD_OPTIONS if name in options}
+    file = options.pop("kernel_file", None)
     given = {name: value for name, value in options.items() if value is not None} | {"params": params}
+    if file is not None:
+        if "kernel" in given:
+            raise click.UsageError("give either --kernel or --kernel-file")
+        given["kernel"] = _file_kernel(file, hw, build)
+    elif any(build.get(name) for name in ("signature", "constexprs", "block_m", "block_n")):
+        raise click.UsageError("--signature, --constexpr, --block-m and --block-n say how a --kernel-file is built")
     if mask_file is not None:
         if "file" in params:
             raise click.UsageError("give the mask file once")
@@ -158,6 +168,70 @@ def _written(table: dict[str, Any], prefix: str = "") -> list[str]:
     ]
 
 
+def user_build(
+    file: str,
+    *,
+    signature: str | None,
+    constexprs: tuple[str, ...],
+    warps: int,
+    stages: int,
+    block_m: str,
+    block_n: str,
+    head_dim: int = 0,
+) -> Build:
+    """What the options of `build_options` ask to be built."""
+    from ..kernels.source import Build
+
+    path, colon, function = file.rpartition(":")
+    if not colon or not path or not function.isidentifier():
+        raise click.UsageError(f"expected FILE:FUNCTION, such as my_kernel.py:attention, got {file!r}")
+    values = {}
+    for text in constexprs:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier() or not value:
+            raise click.BadParameter(f"expected NAME=VALUE, got {text!r}", param_hint="--constexpr")
+        values[name] = None if value == "None" else parse_value(value)
+    if signature is None:
+        raise click.UsageError(f"{function} needs --signature: the types of its arguments that are no constants")
+    return Build(
+        kernel=function,
+        file=path,
+        head_dim=head_dim,
+        signature=tuple(_types(signature)),
+        constexprs=values,
+        warps=warps,
+        stages=stages,
+        block_m=_size(block_m),
+        block_n=_size(block_n),
+    )
+
+
+def _types(signature: str) -> list[str]:
+    """Types of a signature; commas in brackets do not part them.
+
+    >>> _types("*bf16, tensordesc<bf16[64, 128]>, i32")
+    ['*bf16', 'tensordesc<bf16[64, 128]>', 'i32']
+    """
+    return [part.strip() for part in re.split(r",(?![^<]*>)", signature) if part.strip()]
+
+
+def _size(text: str) -> str | int:
+    return int(text) if text.isdigit() else text
+
+
+def _file_kernel(file: str, hw: str, options: dict[str, Any]) -> str:
+    """Compile a function of a user's file for a GPU, and lend its profile to the shelf: the name to load it by."""
+    from ..kernels import kernels
+    from ..kernels.compiled import compile_kernel
+    from ..kernels.compiled_profile import profile_of
+
+    build = user_build(file, **options)
+    click.echo(f"simattn: compiling {build.kernel} ...", err=True)
+    profile = profile_of(compile_kernel(build, hw), name=f"{Path(build.file).name}:{build.kernel}")
+    kernels.lend(profile.name, profile)
+    return profile.name
+
+
 def _complete_hw(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from ..hwspecs import gpus
 
@@ -191,6 +265,31 @@ def pattern_option(function: F) -> F:
 def json_option(function: F) -> F:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(function)
+
+
+def build_options(function: F) -> F:
+    """Options that say how a function of a user's file is built."""
+    for option in reversed(
+        (
+            click.option(
+                "--signature",
+                metavar="TYPES",
+                help="Types of the arguments that are no constants, in order: '*bf16,*bf16,i32,fp32'. Pointers and integers are "
+                "taken as multiples of 16; i32:1 is not.",
+            ),
+            click.option("--constexpr", "constexprs", multiple=True, metavar="NAME=VALUE", help="Value of a constant argument."),
+            click.option("--warps", type=int, default=4, show_default=True, help="Warps of a CTA."),
+            click.option("--stages", type=int, default=2, show_default=True, help="Buffers of pipelined loads."),
+            click.option("--block-m", metavar="NAME|N", default="", help="Rows of a tile; guessed from constants like BLOCK_M."),
+            click.option("--block-n", metavar="NAME|N", default="", help="Keys of a tile; guessed from constants like BLOCK_N."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+BUILD_OPTIONS = ("signature", "constexprs", "warps", "stages", "block_m", "block_n")
+"""What `build_options` gives a command."""
 
 
 def layout_options(function: F) -> F:
@@ -239,6 +338,12 @@ def problem_options(function: F) -> F:
                 metavar="NAME",
                 help="Kernel that runs it (simattn kernels list); --set kernel.TABLE.KEY=VALUE changes its profile.",
             ),
+            click.option(
+                "--kernel-file",
+                metavar="FILE:FUNCTION",
+                help="A Triton kernel of your own, which is compiled and read (see simattn kernels compile --help).",
+            ),
+            build_options,
             click.option("--baseline", metavar="NAME", help="Kernel of the dense call; the fastest profiled one by default."),
             click.option(
                 "--fidelity",

@@ -380,6 +380,7 @@ def runs():
         "backward_wgmma": ("fa3", "h100", {"q_rows": 128, "kv_rows": 64}),
         "backward_tcgen05": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
+        "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }
