@@ -32,7 +32,6 @@ def compile_(cache, monkeypatch):
     """Compile one of the two kernels of the data folder."""
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
     def plain(arch, m=128, n=64, d=128, **changes):
         constants = {"BLOCK_M": m, "BLOCK_N": n, "HEAD_DIM": d}
@@ -400,7 +399,6 @@ def test_shipped_counts_are_those_of_the_shipped_kernels(cache, monkeypatch):
     """A change of a kernel that reaches its instructions needs new counts: `simattn kernels compile --write`."""
     triton = pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(cache))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     rows = [r for r in shipped() if (r.kernel, r.arch, r.config.head_dim) == ("causal", "sm90", 128)]
     if rows[0].triton != triton.__version__:
         pytest.skip(f"counts are of Triton {rows[0].triton}")
