@@ -280,7 +280,8 @@ def _read_loops(loops: tuple[Loop, ...], warps: list[int], spec: GpuSpec, config
     if specialised:  # Of all roles only one has tensor work, and an iteration of each is one of that one.
         parts = [sum(parts)] * len(parts)
     # Loops over something else, such as the keys that are left over, have another share of the tile's work.
-    whole = [part >= work / 2 and abs(part / (round(part / work) * work) - 1) <= _TOLERANCE for part in parts]
+    tiles = [round(part / work) for part in parts]
+    whole = [number >= 1 and abs(part / (number * work) - 1) <= _TOLERANCE for number, part in zip(tiles, parts, strict=True)]
     if not any(whole):
         raise UserError(
             f"{name}: an iteration of its loop has {parts[0] / work:.3g} times the tensor work of a tile of {config.block_m} "
@@ -290,9 +291,9 @@ def _read_loops(loops: tuple[Loop, ...], warps: list[int], spec: GpuSpec, config
         Iteration(
             role=loop.role,
             warps=number,
-            instructions={op: n / round(part / work) for op, n in sorted(total.items())},
+            instructions={op: n / count for op, n in sorted(total.items())},
         )
-        for loop, number, total, part, fits in zip(loops, warps, totals, parts, whole, strict=True)
+        for loop, number, total, count, fits in zip(loops, warps, totals, tiles, whole, strict=True)
         if fits
     ]
     if specialised:

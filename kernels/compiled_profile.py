@@ -154,6 +154,7 @@ def _softmax(compiled: Compiled, spec: GpuSpec) -> Softmax:
         # Whatever else runs on the ALU pipe, addresses included.
         convert=(_unit(instructions, spec, "alu") - maxima) * units.alu_lanes / scores,
         rescale=rescale,
+        exp=_unit(instructions, spec, "ex2") * units.ex2 / scores,
     )
 
 

@@ -40,9 +40,9 @@ def read(path: Path) -> tuple[Compiled, ...]:
 def write(path: Path, rows: Sequence[Compiled]) -> None:
     """Put rows into a file, one a line, in an order that does not depend on how they were made; like rows are replaced."""
 
-    def key(row: Compiled) -> tuple[str, int, str, int, int, int, int, int]:
+    def key(row: Compiled) -> tuple[str | int, ...]:
         c = row.config
-        return row.triton, int(row.arch[2:]), row.kernel, c.head_dim, c.block_m, c.block_n, c.warps, c.stages
+        return row.triton, int(row.arch[2:]), row.kernel, c.head_dim, c.block_m, c.block_n, c.warps, c.stages, row.gpu, c.dtype
 
     kept = {key(row): row for row in (*read(path), *rows)}
     lines = ",\n".join(msgspec.json.encode(_short(kept[name])).decode() for name in sorted(kept))

@@ -71,10 +71,12 @@ class Timing(_Table, frozen=True):
 
 
 class Softmax(_Table, frozen=True):
-    """Operations of one score, beside its exponential."""
+    """Operations of one score."""
 
     max: Count = 1.0
     """Row maximum."""
+    exp: Count = 1.0
+    """Exponentials, and what else the unit for them does."""
     scale: Count = 1.0
     """Scale and subtract, on the FMA pipe."""
     sum: Count = 1.0

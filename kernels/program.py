@@ -433,7 +433,7 @@ def _alu(share: _Share, operations: float) -> _Cost:
 def _exp(share: _Share) -> _Cost:
     softmax = share.profile.softmax
     on_fma = softmax.exp_on_fma.get(share.spec.arch, 0.0)
-    units = {"ex2": share.scores * (1 - on_fma) / share.spec.units.ex2}
+    units = {"ex2": share.scores * softmax.exp * (1 - on_fma) / share.spec.units.ex2}
     if on_fma:
         units["fma"] = share.scores * on_fma * softmax.polynomial_fma / share.spec.units.fma_lanes
     return _Cost(units)

@@ -205,10 +205,18 @@ def _load_function(file: str, function: str) -> Any:
         raise UserError(f"{file} cannot be imported: {type(error).__name__}: {_first_line(error)}") from None
     finally:
         sys.path.remove(folder)
-    jitted = [name for name, value in vars(module).items() if hasattr(value, "arg_names") and hasattr(value, "params")]
+    found = {name: _jitted(value) for name, value in vars(module).items()}
+    jitted = {name: value for name, value in found.items() if hasattr(value, "arg_names") and hasattr(value, "params")}
     if function not in jitted:
         raise unknown_name(f"@triton.jit function of {path.name}", function, jitted)
-    return getattr(module, function)
+    return jitted[function]
+
+
+def _jitted(value: Any) -> Any:
+    """The function below @triton.autotune and @triton.heuristics."""
+    while type(value).__name__ in ("Autotuner", "Heuristics"):
+        value = value.fn
+    return value
 
 
 def _first_line(error: Exception) -> str:
@@ -233,10 +241,10 @@ def _sizes(build: Build, constexprs: Mapping[str, Any]) -> dict[str, int]:
         guessed = next((name for name in names if isinstance(constexprs.get(name), int)), None)
         value = constexprs[given] if isinstance(given, str) and given else given or constexprs.get(guessed or "")
         if not isinstance(value, int) or value < 1:
-            option = size.replace("_", "-")
-            raise UserError(
-                f"what is the {size} of {build.kernel}? --{option} NUMBER, or the name of one of {', '.join(constexprs)}"
-            )
+            names_too = "" if size == "head_dim" else f", or the name of one of {', '.join(constexprs)}"
+            raise UserError(f"what is the {size} of {build.kernel}? --{size.replace('_', '-')} NUMBER{names_too}")
+        if size == "head_dim" and given and guessed and constexprs[guessed] != given:
+            raise UserError(f"{build.kernel} is built with {guessed}={constexprs[guessed]}, and --head-dim is {given}")
         sizes[size] = value
     return sizes
 

@@ -120,6 +120,10 @@ def asked_of(run: Measurement) -> Asked:
         raise UserError("no measured time above zero")
     if run.suspect:
         raise UserError("contradicts every other source (marked suspect)")
+    if run.host_bound:
+        raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
+    if run.l2 == "warm":
+        raise UserError("measured with its inputs in L2, which only served tables are simulated with")
     if run.phase not in ("prefill", "diffusion"):
         raise UserError(f"phase {run.phase} is not simulated yet")
     pattern = pattern_for(run.pattern or "")

@@ -26,6 +26,10 @@ class Measurement(Struct, frozen=True, kw_only=True):
         What was computed.
     suspect : bool
         The row contradicts every other source.
+    l2 : str
+        `warm` where the inputs were in L2 when the call began.
+    host_bound : bool
+        The GPU had to wait for the host: the time is not the kernel's.
     """
 
     id: str
@@ -45,6 +49,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
     pattern: str | None = None
     pattern_params: dict[str, Any] = {}
     suspect: bool = False
+    l2: str = ""
+    host_bound: bool = False
 
 
 def read_measurements(path: Path) -> list[Measurement]:

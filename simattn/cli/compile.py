@@ -63,6 +63,11 @@ def compile_(
     if not asked:
         raise click.UsageError("--arch is empty")
     if shipped:
+        if file or any(asked_of for asked_of in build.values()):
+            raise click.UsageError("--shipped compiles nothing: leave --file and its options out")
+        other = [gpu for found, gpu in asked if gpu != ARCHS[found]]
+        if other:
+            raise click.UsageError(f"cycles that ship are of one GPU an architecture, not of {other[0]}: leave --shipped out")
         rows = _shipped(names, [found for found, _ in asked], _widths(head_dim or "0"))
     else:
         rows, failed = [], []
@@ -88,7 +93,7 @@ def compile_(
 
 def _widths(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isdigit() for part in parts):
         raise click.BadParameter(f"expected numbers such as 64,128, got {text!r}", param_hint="--head-dim")
     return [int(part) for part in parts]
 
@@ -103,8 +108,8 @@ def _builds(names: tuple[str, ...], file: str | None, head_dim: str, build: dict
             raise click.UsageError("give either names of bundled kernels or --file")
         widths = _widths(head_dim or "0")
         return [user_build(file, **build, head_dim=width) for width in widths]
-    if build["signature"] or build["constexprs"]:
-        raise click.UsageError("--signature and --constexpr say how a --file is built")
+    if any(build[name] for name in ("signature", "constexprs", "warps", "stages")):
+        raise click.UsageError("--signature, --constexpr, --warps and --stages say how a --file is built")
     block = [build["block_m"], build["block_n"]]
     if any(block) and not all(size.isdigit() for size in block):
         raise click.UsageError("--block-m and --block-n of bundled kernels are two numbers")

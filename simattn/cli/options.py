@@ -130,9 +130,11 @@ def read_call(pattern: str | None, mask_file: str | None, hw: str, settings: tup
     if file is not None:
         if "kernel" in given:
             raise click.UsageError("give either --kernel or --kernel-file")
-        given["kernel"] = _file_kernel(file, hw, build)
-    elif any(build.get(name) for name in ("signature", "constexprs", "block_m", "block_n")):
-        raise click.UsageError("--signature, --constexpr, --block-m and --block-n say how a --kernel-file is built")
+        given["kernel"] = _file_kernel(file, hw, build, given.get("head_dim"))
+    elif any(build.values()):
+        raise click.UsageError(
+            "--signature, --constexpr, --warps, --stages, --block-m and --block-n say how a --kernel-file is built"
+        )
     if mask_file is not None:
         if "file" in params:
             raise click.UsageError("give the mask file once")
@@ -173,8 +175,8 @@ def user_build(
     *,
     signature: str | None,
     constexprs: tuple[str, ...],
-    warps: int,
-    stages: int,
+    warps: int | None,
+    stages: int | None,
     block_m: str,
     block_n: str,
     head_dim: int = 0,
@@ -199,8 +201,8 @@ def user_build(
         head_dim=head_dim,
         signature=tuple(_types(signature)),
         constexprs=values,
-        warps=warps,
-        stages=stages,
+        warps=4 if warps is None else warps,
+        stages=2 if stages is None else stages,
         block_m=_size(block_m),
         block_n=_size(block_n),
     )
@@ -219,13 +221,13 @@ def _size(text: str) -> str | int:
     return int(text) if text.isdigit() else text
 
 
-def _file_kernel(file: str, hw: str, options: dict[str, Any]) -> str:
+def _file_kernel(file: str, hw: str, options: dict[str, Any], head_dim: int | None) -> str:
     """Compile a function of a user's file for a GPU, and lend its profile to the shelf: the name to load it by."""
     from ..kernels import kernels
     from ..kernels.compiled import compile_kernel
     from ..kernels.compiled_profile import profile_of
 
-    build = user_build(file, **options)
+    build = user_build(file, **options, head_dim=head_dim or 0)
     click.echo(f"simattn: compiling {build.kernel} ...", err=True)
     profile = profile_of(compile_kernel(build, hw), name=f"{Path(build.file).name}:{build.kernel}")
     kernels.lend(profile.name, profile)
@@ -278,8 +280,8 @@ def build_options(function: F) -> F:
                 "taken as multiples of 16; i32:1 is not.",
             ),
             click.option("--constexpr", "constexprs", multiple=True, metavar="NAME=VALUE", help="Value of a constant argument."),
-            click.option("--warps", type=int, default=4, show_default=True, help="Warps of a CTA."),
-            click.option("--stages", type=int, default=2, show_default=True, help="Buffers of pipelined loads."),
+            click.option("--warps", type=int, help="Warps of a CTA; 4 by default."),
+            click.option("--stages", type=int, help="Buffers of pipelined loads; 2 by default."),
             click.option("--block-m", metavar="NAME|N", default="", help="Rows of a tile; guessed from constants like BLOCK_M."),
             click.option("--block-n", metavar="NAME|N", default="", help="Keys of a tile; guessed from constants like BLOCK_N."),
         )

@@ -308,7 +308,7 @@ def test_a_kernel_of_one_s_own_is_predicted(compile_, cache):
         (("--kernel-file", FILE, *OWN, "--kernel", "fa3"), "either --kernel or --kernel-file"),
         (("--warps", 8, *CONSTANTS), "say how a --kernel-file is built"),
         (("--kernel-file", FILE, *OWN, "--hw", "mi300x"), "nothing can be compiled for mi300x"),
-        (("--kernel-file", FILE, *OWN, "--head-dim", 192), "no tile for head_dim 192"),
+        (("--kernel-file", FILE, *OWN, "--head-dim", 192), "built with HEAD_DIM=128, and --head-dim is 192"),
     ],
 )
 def test_bad_kernel_files(arguments, message, compile_, cache):
@@ -403,3 +403,36 @@ def test_shipped_counts_are_those_of_the_shipped_kernels(cache, monkeypatch):
     if rows[0].triton != triton.__version__:
         pytest.skip(f"counts are of Triton {rows[0].triton}")
     assert compile_kernel(Build(kernel="causal", head_dim=128), "sm_90").sass == rows[0].sass
+
+
+# -- kernels that are written otherwise --------------------------------------------------------------------------------
+
+
+def test_exponentials_are_those_of_the_code(compile_):
+    """One a score, and those of the rows: 34 for 32 in each thread."""
+    compiled = compile_["plain"]("a100", stages=3)
+    assert profile_of(compiled).softmax.exp == pytest.approx(34 / 32, abs=1e-6)
+
+
+def test_a_head_width_that_the_code_has_not_is_refused(compile_):
+    with pytest.raises(UserError, match="built with HEAD_DIM=128, and --head-dim is 64"):
+        compile_["plain"]("sm_90", head_dim=64)
+
+
+def test_a_loop_with_half_of_the_products_of_a_tile_is_refused(compile_):
+    with pytest.raises(UserError, match=r"0\.5 times the tensor work"):
+        compile_["plain"]("sm_90", block_n=128)
+
+
+def test_functions_below_autotune_are_found(tmp_path):
+    pytest.importorskip("triton")
+    from simattn.kernels.source import of_file
+
+    plain = (DATA / "plain_fmha.py").read_text()
+    tuned = plain.replace("@triton.jit", '@triton.autotune([triton.Config({}, num_warps=4)], key=["seq_len"])\n@triton.jit')
+    (tmp_path / "tuned.py").write_text(tuned)
+    build = msgspec.structs.replace(
+        _build("plain_fmha", ("i32",) * 5 + ("fp32",), {"BLOCK_M": 128, "BLOCK_N": 64, "HEAD_DIM": 128}, {}),
+        file=str(tmp_path / "tuned.py"),
+    )
+    assert of_file(build).config.block_n == 64

@@ -47,9 +47,23 @@ class Store:
             except (msgspec.DecodeError, KeyError, TypeError):
                 raise UserError(f"{self.path}, line {number}: no measurement") from None
             self.rows.append(row)
-        if whole != content:
+        tail = content[len(whole) :]
+        if not tail:
+            return
+        try:
+            row = msgspec.json.decode(tail)
+            row["id"]
+        except (msgspec.DecodeError, KeyError, TypeError):
+            # A line that was being written when the run was killed begins like one; anything else is not ours to cut.
+            begin = b'{"id":'
+            if not (tail.startswith(begin) or begin.startswith(tail)):
+                raise UserError(f"{self.path}: its end is no measurement") from None
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
+        else:
+            self.rows.append(row)
+            with self.path.open("ab") as file:
+                file.write(b"\n")
 
     def __contains__(self, row_id: str) -> bool:
         return row_id in self._ids

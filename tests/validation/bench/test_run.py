@@ -134,3 +134,18 @@ def test_inputs_outgrow_l2():
     warm = msgspec.structs.replace(case, l2="warm")
     assert copies_of(small, machine, warm) == 1
     assert not needs_flush(Work([lambda: None], lambda: None, small), machine, warm)
+
+
+def test_a_file_that_is_no_store_is_left_alone(tmp_path):
+    """A report of something else, in one line without an end, is not cut; a whole row without an end is kept."""
+    other = tmp_path / "report.json"
+    other.write_text('{"answer": 42}')
+    with pytest.raises(UserError, match="no measurement"):
+        Store(other)
+    assert other.read_text() == '{"answer": 42}'
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"id": "a"}\n{"id": "b"}')
+    assert [row["id"] for row in Store(rows).rows] == ["a", "b"]
+    assert rows.read_text().endswith('{"id": "b"}\n')
+    rows.write_text('{"id":"a"}\n{"id":"b", "lat')
+    assert [row["id"] for row in Store(rows).rows] == ["a"]
