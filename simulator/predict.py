@@ -140,7 +140,7 @@ def predict(
         provenance=Provenance(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
-            recalled=_recalled(spec, {main.profile.name, run.helper.profile.name, baseline_run.kernel}),
+            recalled=_recalled(spec, (main.profile, run.helper.profile), baseline_run.kernel),
             validity="in_domain" if _in_domain(main, asked) else "extrapolated",
             spec_hash=spec.spec_hash(),
             seed=seed,
@@ -236,8 +236,12 @@ def _limiter(stages: tuple[Stage, ...], utilization: dict[str, float]) -> str:
     return max(("l2", "dram"), key=lambda unit: utilization[unit]) if worst == "memory" else worst
 
 
-def _recalled(spec: GpuSpec, used: set[str]) -> tuple[str, ...]:
+def _recalled(spec: GpuSpec, used: tuple[KernelProfile, ...], baseline: str) -> tuple[str, ...]:
     """Values of the GPU and of the kernels that are from memory."""
+    # A profile may be of the user's own file, and its name one that no shelf knows.
+    profiles = {profile.name: profile for profile in used}
+    if baseline not in profiles:
+        profiles[baseline] = kernels.load(baseline)
     tables = (
         "chip.",
         "sm.",
@@ -251,5 +255,5 @@ def _recalled(spec: GpuSpec, used: set[str]) -> tuple[str, ...]:
         "eff.",
     )
     of_spec = [f"{spec.name}: {path}" for path, p in spec.meta.items() if p.kind == "recalled" and path.startswith(tables)]
-    of_kernels = [f"{name}: {path}" for name in used for path, p in kernels.load(name).meta.items() if p.kind == "recalled"]
+    of_kernels = [f"{name}: {path}" for name in profiles for path, p in profiles[name].meta.items() if p.kind == "recalled"]
     return (*sorted(of_spec), *sorted(of_kernels))

@@ -50,6 +50,20 @@ def test_the_main_job_for_people():
         assert f"\n{stage} " in done.stdout
 
 
+def test_a_kernel_of_ones_own_is_a_file(tmp_path):
+    """Its name is on no shelf; what in it is from memory is said all the same."""
+    own = tmp_path / "mine.toml"
+    own.write_text(
+        'name = "mine"\ninherits = "fa3"\nborrows = false\n[timing]\nprologue_cycles = 9000\n'
+        '[meta]\ntiming = { kind = "recalled", source = "me" }\n'
+    )
+    shape = ["--hw", "h100", "--pattern", "causal", "--seq-q", 2048, "--q-heads", 8, "--kv-heads", 8]
+    p = answer("predict", *shape, "--kernel", own)
+    assert p["kernel"] == "mine"
+    assert "mine: timing" in p["provenance"]["recalled"]
+    assert p["latency_ms"] > answer("predict", *shape, "--kernel", "fa3")["latency_ms"]
+
+
 def test_options_override_the_workload(tmp_path):
     options = "--seq-q 16384 --q-heads 32 --kv-heads 8 --head-dim 128 --set window=128 --batch 2 --dtype fp16 --clock burst"
     p = answer("predict", "--hw", "h100", "--pattern", "sliding_window", *options.split())
