@@ -120,10 +120,6 @@ def asked_of(run: Measurement) -> Asked:
         raise UserError("no measured time above zero")
     if run.suspect:
         raise UserError("contradicts every other source (marked suspect)")
-    if run.host_bound:
-        raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
-    if run.l2 == "warm":
-        raise UserError("measured with its inputs in L2, which only served tables are simulated with")
     if run.phase not in ("prefill", "diffusion"):
         raise UserError(f"phase {run.phase} is not simulated yet")
     pattern = pattern_for(run.pattern or "")
@@ -133,6 +129,10 @@ def asked_of(run: Measurement) -> Asked:
     if missing:
         raise UserError(f"the source does not give {', '.join(missing)}")
     spec = load_labelled(run.gpu)
+    if run.host_bound:
+        raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
+    if run.l2 == "warm":
+        raise UserError("measured with its inputs in L2, which only served tables are simulated with")
     kernel = kernel_for(run.kernel, spec.arch)
     if kernel is None:
         raise UserError(f"no profile for kernel {run.kernel} on {spec.arch}")
