@@ -62,8 +62,7 @@ def profile_of(compiled: Compiled, *, name: str | None = None, masks: tuple[Mask
         program=program,
         timing=Timing(
             prologue_cycles=like.timing.prologue_cycles,
-            # Products that are accumulated in tensor memory do not share the register file with softmax.
-            contention=0.0 if in_tmem else like.timing.contention,
+            contention=like.timing.contention,
         ),
         softmax=softmax,
         mask=found or Mask(policy="partial", alu=like.mask.alu),

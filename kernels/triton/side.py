@@ -23,6 +23,7 @@ import triton
 import triton.language as tl
 
 from .decode import interprets_bf16
+from .tokens import boxes
 
 PERMUTE_ELEMENTS = 4096
 POOL_TOKENS = 32
@@ -191,7 +192,7 @@ def top_k_kernel(score_ptr, index_ptr, counts_ptr, n, k, BLOCK: tl.constexpr, ON
 def box_order(grid: Sequence[int], tile: Sequence[int], text: int = 0) -> Any:
     """Index list that puts a row-major grid into box tiles, then `text` tokens; tiles are padded with -1 where they stick out.
 
-    Tiles and the tokens in a tile are row-major too.
+    Tiles and the tokens in a tile are row-major too (`tokens.boxes`).
 
     Examples
     --------
@@ -200,13 +201,8 @@ def box_order(grid: Sequence[int], tile: Sequence[int], text: int = 0) -> Any:
     """
     if len(grid) != len(tile):
         raise ValueError(f"a tile has a size per axis of the grid {tuple(grid)}, got {tuple(tile)}")
-    counts = [-(-size // side) for size, side in zip(grid, tile, strict=True)]
-    padded = torch.full([count * side for count, side in zip(counts, tile, strict=True)], -1, dtype=torch.int32)
-    padded[tuple(slice(size) for size in grid)] = torch.arange(prod(grid), dtype=torch.int32).reshape(tuple(grid))
-    axes = len(grid)
-    split = padded.reshape([size for pair in zip(counts, tile, strict=True) for size in pair])
-    boxes = split.permute(*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)).reshape(-1)
-    return torch.cat([boxes, torch.arange(prod(grid), prod(grid) + text, dtype=torch.int32)])
+    tokens = prod(grid)
+    return torch.cat([torch.from_numpy(boxes(tuple(grid), tuple(tile))), torch.arange(tokens, tokens + text)]).to(torch.int32)
 
 
 def permute_width(width: int) -> int:
