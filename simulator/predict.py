@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
 from ..facts import Document, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
-from ..kernels import KernelProfile, kernels
+from ..kernels import Calibration, KernelProfile, kernels
 from ..workloads import Attention, Memory, Plan, Tiling
+from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
 from .memory import cache_write_seconds, memory_op_seconds
-from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
+from .prediction import Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
 from .waterfall import STAGES, KernelTime, attention_time
@@ -102,7 +103,7 @@ def predict(
     pairs = sum(s.pairs for s in attention)
     dense = dense_schedule(asked, Tiling(q=(main.tiling.q_rows,), kv=(main.tiling.kv_rows,), pack=main.tiling.pack))
     latency = run.stages["side"]
-    low, high = _ratio_band(main, asked)
+    band = band_of(main, asked)
     stages = tuple(Stage(stage=name, latency_ms=run.stages[name] * 1e3) for name in STAGES)
     utilization = {unit: seconds / latency for unit, seconds in run.busy.items()}
     return Prediction(
@@ -118,8 +119,8 @@ def predict(
         pattern=asked.pattern.name,
         pattern_params=asked.pattern.params(),
         latency_ms=latency * 1e3,
-        latency_ms_low=latency * 1e3 / high,
-        latency_ms_high=latency * 1e3 / low,
+        latency_ms_low=latency * 1e3 / band.high,
+        latency_ms_high=latency * 1e3 / band.low,
         speedup=baseline_run.seconds / latency,
         dense=DenseRun(kernel=baseline_run.kernel, latency_ms=baseline_run.seconds * 1e3),
         tflops=asked.problem.flops(pairs) / latency / 1e12,
@@ -141,7 +142,8 @@ def predict(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
             recalled=_recalled(spec, (main.profile, run.helper.profile), baseline_run.kernel),
-            validity="in_domain" if _in_domain(main, asked) else "extrapolated",
+            validity=band.validity,
+            why=band.why,
             spec_hash=spec.spec_hash(),
             seed=seed,
         ),
@@ -173,14 +175,15 @@ def simulate(
     q_tile: int | tuple[int, ...] | None = None,
     kv_tile: int | tuple[int, ...] | None = None,
     setting: Setting = Setting(),  # noqa: B008 (immutable)
+    known: Sequence[Calibration] | None = None,
 ) -> Run:
     """Simulate one call, without the dense call that it could be compared with; parameters as in `predict`.
 
-    The plan is priced op by op: the ladders of its attention kernels add up, and what only moves data is the last stage.
+    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of its attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), kernel), q_tile, kv_tile)
-    helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense")
+    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), kernel, known=known), q_tile, kv_tile)
+    helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense", known=known)
     chosen = {mask_class: main, "dense": helper}
     plan = asked.pattern.plan(problem, asked.layout, lambda needed: chosen[needed].tiling)
     times: list[KernelTime] = []
@@ -197,26 +200,6 @@ def simulate(
     stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
     return Run(plan, main, helper, stages, busy, side, times[0].correction)
-
-
-def _in_domain(choice: KernelChoice, asked: Question) -> bool:
-    """Whether calls like this one were measured for the kernel's calibration: dense or windows, head dim 128."""
-    plain = asked.pattern.family.mask_class() in ("dense", "window")
-    return choice.calibration is not None and plain and asked.problem.head_dim == asked.problem.head_dim_v == 128
-
-
-def _ratio_band(choice: KernelChoice, asked: Question) -> tuple[float, float]:
-    """Where predicted over measured time lies in nine of ten measured calls that were not fitted."""
-    scores = choice.calibration.score if choice.calibration else {}
-    name = "all" if not _in_domain(choice, asked) else "window" if asked.pattern.family.mask_class() == "window" else "dense"
-    found = scores.get(name) or scores.get("all")
-    if found is None or found.n < ENOUGH_SCORED:
-        return 1 / UNCALIBRATED_FACTOR, UNCALIBRATED_FACTOR
-    return min(found.low, 1.0), max(found.high, 1.0)
-
-
-ENOUGH_SCORED = 30
-"""Scored rows from which on their quantiles make a band."""
 
 
 def _blocks(asked: Question, tiling: Tiling) -> Blocks | None:

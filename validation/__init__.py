@@ -12,22 +12,17 @@ bench/       measures kernels on the GPU at hand
 
 from .calibrate import calibrate
 from .calibration_page import calibration_page, shipped_calibrations
-from .compare import GroupScore, Row, Score, compare, group_scores
+from .compare import Row, compare
 from .measurement import Measurement, read_measurements
-from .page import accuracy_page
 from .protocol import role
 from .sources import published_runs
 
 __all__ = [
-    "GroupScore",
     "Measurement",
     "Row",
-    "Score",
-    "accuracy_page",
     "calibrate",
     "calibration_page",
     "compare",
-    "group_scores",
     "published_runs",
     "read_measurements",
     "role",

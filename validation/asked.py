@@ -1,0 +1,77 @@
+"""What a measured run asks of the simulator, or why it cannot."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any, NamedTuple
+
+from ..facts import UserError
+from ..hwspecs import GpuSpec, load_labelled
+from ..simulator import Question, question
+from .measurement import Measurement
+from .sources import kernel_for, pattern_for
+
+
+class Asked(NamedTuple):
+    """A measured run as the simulator is asked for it."""
+
+    question: Question
+    spec: GpuSpec
+    kernel: str
+    tiles: dict[str, Any]
+
+
+def asked_of(run: Measurement) -> Asked:
+    """What a measured run asks of the simulator.
+
+    Raises
+    ------
+    UserError
+        It cannot be simulated; the message says why.
+    """
+    if not run.latency_ms or not 0 < run.latency_ms < inf:
+        raise UserError("no measured time above zero")
+    if run.suspect:
+        raise UserError("contradicts every other source (marked suspect)")
+    if run.phase not in ("prefill", "diffusion"):
+        raise UserError(f"phase {run.phase} is not simulated yet")
+    pattern = pattern_for(run.pattern or "")
+    if pattern is None:
+        raise UserError(f"pattern {run.pattern} is not simulated yet")
+    missing = [n for n in ("batch", "q_heads", "kv_heads", "seq_q", "seq_kv", "head_dim") if getattr(run, n) is None]
+    if missing:
+        raise UserError(f"the source does not give {', '.join(missing)}")
+    spec = load_labelled(run.gpu)
+    if run.host_bound:
+        raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
+    if run.l2 == "warm":
+        raise UserError("measured with its inputs in L2, which only served tables are simulated with")
+    kernel = kernel_for(run.kernel, spec.arch)
+    if kernel is None:
+        raise UserError(f"no profile for kernel {run.kernel} on {spec.arch}")
+    shapes, params, tiles = _pattern(run, pattern)
+    asked = question(
+        pattern,
+        batch=run.batch,
+        q_heads=run.q_heads,
+        kv_heads=run.kv_heads,
+        head_dim=run.head_dim,
+        head_dim_v=run.pattern_params.get("head_dim_v"),
+        dtype="fp16" if run.dtype.startswith("fp16") else run.dtype,
+        params=params,
+        **shapes,
+    )
+    return Asked(asked, spec, kernel, tiles)
+
+
+def _pattern(run: Measurement, pattern: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Layout, parameters and tiles of a run."""
+    given = run.pattern_params
+    if "feature_map" in given and "window" in given:
+        params = {name: tuple(given[name]) for name in ("window", "stride", "dilation") if given.get(name)}
+        tiles = {name: tuple(given[name]) for name in ("q_tile", "kv_tile") if given.get(name)}
+        return {"grid": tuple(given["feature_map"]), "text": 0}, {**params, "causal": given.get("is_causal", False)}, tiles
+    if pattern == "sliding_window" and "window" not in given:
+        raise UserError("the source does not give the window")
+    shapes = {"seq_q": run.seq_q, "seq_kv": run.seq_kv, "text": 0}
+    return shapes, {"window": given["window"]} if pattern == "sliding_window" else {}, {}
