@@ -11,6 +11,7 @@ from .bounds import Bounds
 
 SCHEMA = "simattn.prediction/1"
 
+
 class _Part(Struct, frozen=True, kw_only=True):
     """A part of the JSON answer."""
 

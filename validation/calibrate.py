@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -15,12 +16,14 @@ from ..facts import UserError
 from ..hwspecs import load_labelled
 from ..kernels import Calibration, Residuals, constants
 from ..kernels.band import Bands, bands, classes
-from ..kernels.calibration import Domain, all_calibrations
-from .compare import Row, compare, pattern_class
+from ..kernels.calibration import Domain, all_calibrations, file_name
+from .compare import Row, compare, is_dense
 from .fit import Case, Model, fit, parameters
 from .measurement import Measurement
-from .protocol import MOST_FITTED, MOST_SCORED, fit_rows, in_order, makes_bands, score_rows
+from .protocol import MOST_FITTED, MOST_SCORED, fit_rows, in_order, is_fitted, makes_bands, protocol, score_rows
 from .roofline import fitted_roofline
+from .scoreboard import runs_of, unseen_rows
+from .sources import published_runs
 
 
 def calibrate(
@@ -92,6 +95,49 @@ def calibrate(
     return scored(fitted, chosen, score_rows(usable, most_scored), relatives)
 
 
+def calibrate_all(folder: Path, on_step: Callable[[str], None] = lambda what: None) -> list[Calibration]:
+    """Make every calibration that the protocol names, and then the bands of kernels without one: some half an hour.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the files of the calibrations go; that of the bands goes beside it. All of them are overwritten.
+    """
+    made = []
+    for subject in protocol().calibrated:
+        made.append(_made(folder, subject.table, runs_of(subject), on_step))
+    published = published_runs()
+    for gpu, kernel, table in sorted({(run.gpu, run.kernel, run.table) for run in published if is_fitted(run)}):
+        runs = [run for run in published if (run.gpu, run.kernel, run.table) == (gpu, kernel, table)]
+        made.append(_made(folder, f"{kernel} on {gpu}", runs, on_step))
+    write_bands(folder, on_step)
+    return made
+
+
+def _made(folder: Path, name: str, runs: list[Measurement], on_step: Callable[[str], None]) -> Calibration:
+    found = calibrate(runs, on_step=lambda what: on_step(f"{name}: {what}"))
+    write_calibration(found, folder)
+    return found
+
+
+def write_calibration(found: Calibration, folder: Path) -> Path:
+    """Write a calibration as the file that `kernels` reads, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file_name(found.kernel, found.gpu)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    return path
+
+
+def write_bands(folder: Path, on_step: Callable[[str], None] = lambda what: None) -> None:
+    """Write the bands of kernels without a calibration of their own, from half of the rows of GPUs left out and of published runs."""
+    rows: dict[str, list[Row]] = {"profile": compare(published_runs())}
+    for subject in protocol().unseen:
+        on_step(f"{subject.table} with {', '.join(subject.knows)}: bands")
+        rows.setdefault(subject.step, []).extend(unseen_rows(subject))
+    found = {step: bands_of([row for row in members if makes_bands(row.id)]) for step, members in sorted(rows.items())}
+    (folder.parent / "bands.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+
+
 def scored(
     fitted: Calibration, chosen: Sequence[Measurement], held_out: Sequence[Measurement], relatives: Sequence[Calibration]
 ) -> Calibration:
@@ -103,7 +149,11 @@ def scored(
     for row in rows:
         for name in _groups(row):
             groups.setdefault(name, []).append(row)
-    naive = {name: [roofline.ms(row) / (row.measured_ms or 0.0) - 1 for row in found] for name, found in groups.items()} if roofline else {}
+    naive = (
+        {name: [roofline.ms(row) / (row.measured_ms or 0.0) - 1 for row in found] for name, found in groups.items()}
+        if roofline
+        else {}
+    )
     return msgspec.structs.replace(
         fitted,
         score={name: residuals([row.error or 0.0 for row in found]) for name, found in groups.items()},
@@ -115,12 +165,14 @@ def scored(
 
 def bands_of(rows: Iterable[Row]) -> Bands:
     """Bands by class of call, from the residuals of some rows."""
-    return bands([(classes_of(row), (row.predicted_ms or 0.0) / (row.measured_ms or 1.0)) for row in rows if row.error is not None])
+    return bands(
+        [(classes_of(row), (row.predicted_ms or 0.0) / (row.measured_ms or 1.0)) for row in rows if row.error is not None]
+    )
 
 
 def classes_of(row: Row) -> tuple[str, ...]:
     """Classes of a measured call, from the narrowest to the widest."""
-    mask_class = "dense" if pattern_class(row) in ("dense", "causal") else "sparse"
+    mask_class = "dense" if is_dense(row) else "sparse"
     return classes(mask_class, row.head_dim, row.tokens)
 
 
@@ -135,9 +187,7 @@ def _domain(rows: Sequence[Row]) -> Domain | None:
     if not rows:
         return None
     tokens = [row.tokens for row in rows]
-    return Domain(
-        head_dims=tuple(sorted({row.head_dim for row in rows})), fewest_tokens=min(tokens), most_tokens=max(tokens)
-    )
+    return Domain(head_dims=tuple(sorted({row.head_dim for row in rows})), fewest_tokens=min(tokens), most_tokens=max(tokens))
 
 
 def residuals(errors: Sequence[float]) -> Residuals:

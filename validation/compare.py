@@ -47,7 +47,13 @@ class Row(NamedTuple):
     """Of Q, K, V and O, once."""
     problem: str = ""
     """Everything but the pattern: rows that share it differ only in what is computed."""
+    shape: str = ""
+    """The same of any kernel."""
     validity: str = ""
+    dense_error: float | None = None
+    """Relative error of the dense run at the same shape, where this one is sparse."""
+    part: str = ""
+    """Class on the scoreboard."""
 
     @property
     def error(self) -> float | None:
@@ -55,6 +61,13 @@ class Row(NamedTuple):
         if self.predicted_ms is None or not self.measured_ms:
             return None
         return self.predicted_ms / self.measured_ms - 1
+
+    @property
+    def speedup_error(self) -> float | None:
+        """Relative error of the speedup over the dense run at the same shape."""
+        if self.dense_error is None or self.error is None:
+            return None
+        return (1 + self.dense_error) / (1 + self.error) - 1
 
     @property
     def inside(self) -> bool:
@@ -101,7 +114,8 @@ def _row(run: Measurement, known: Sequence[Calibration] | None, fitted_too: bool
         head_dim=run.head_dim or 0,
         tokens=run.seq_kv or 0,
         window=window_of(run),
-        problem=_problem(run),
+        problem=f"{run.kernel} {_shape(run)}",
+        shape=_shape(run),
     )
     if is_fitted(run) and not fitted_too:
         return bare._replace(skipped="constants were fitted to this run")
@@ -110,9 +124,7 @@ def _row(run: Measurement, known: Sequence[Calibration] | None, fitted_too: bool
         timed = timed_as(run.table)
         if timed.stage == "side":
             asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec, known))
-        simulated = simulate(
-            asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known
-        )
+        simulated = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known)
     except UserError as error:
         return bare._replace(skipped=str(error))
     predicted = simulated.stages[timed.stage] * 1e3
@@ -144,12 +156,17 @@ def _moved(asked: Asked) -> float:
     return float(p.batch * tokens * (p.head_dim + p.head_dim_v) * p.element_bytes)
 
 
-def _problem(run: Measurement) -> str:
-    """What two runs share that differ only in their pattern."""
-    shape = (run.batch, run.q_heads, run.kv_heads, run.seq_q, run.seq_kv, run.head_dim)
-    return f"{run.table} {run.gpu} {run.kernel} {run.phase} {run.dtype} {shape}"
+def _shape(run: Measurement) -> str:
+    """What two runs share that differ only in kernel and pattern."""
+    sizes = (run.batch, run.q_heads, run.kv_heads, run.seq_q, run.seq_kv, run.head_dim)
+    return f"{run.table} {run.gpu} {run.phase} {run.dtype} {sizes}"
 
 
 def pattern_class(row: Row) -> str:
     """Our name for the pattern of a row, or the table's where we have none."""
     return pattern_for(row.pattern) or row.pattern
+
+
+def is_dense(row: Row) -> bool:
+    """Whether a row computes all that can be attended to."""
+    return pattern_class(row) in ("dense", "causal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable
 from functools import cache
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,8 +55,8 @@ def parameters(profile: KernelProfile, spec: GpuSpec) -> list[Parameter]:
         for path, (low, high) in leaves.items():
             # What a profile gives by architecture is fitted for the one at hand.
             inner = f".{spec.arch}" if path == "timing.iteration_cycles" else ""
-            scale = leaf(spec, path) if path.endswith("_mhz") else 1.0
-            found.append(Parameter(owner, path + inner, low * scale, high * scale))
+            scale, most = (leaf(spec, path), spec.chip.clock_max_mhz) if path.endswith("_mhz") else (1.0, inf)
+            found.append(Parameter(owner, path + inner, low * scale, min(high * scale, most)))
     return found
 
 

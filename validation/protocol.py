@@ -75,6 +75,19 @@ class Subject(Struct, frozen=True, forbid_unknown_fields=True):
     power_limited: bool = False
 
 
+class Bar(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the rows of a table have to reach, in percent."""
+
+    part: Literal["A", "B", "C", "D"]
+    rows: Literal["dense", "window", "sparse", "decode"]
+    limit: float
+    statistic: Literal["mape", "median", "bias", "speedup"] = "mape"
+    head_dims: Literal["128", "other"] = "128"
+    size: str = ""
+    step: Literal["", "architecture", "generation"] = ""
+    power_limited: bool = False
+
+
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -83,6 +96,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     calibrated: tuple[Subject, ...]
     unseen: tuple[Subject, ...]
     scored: tuple[Subject, ...]
+    bar: tuple[Bar, ...]
 
 
 @cache

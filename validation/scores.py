@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..kernels.band import size_class
-from .compare import Row, pattern_class
+from .compare import Row, is_dense, pattern_class
+from .protocol import makes_bands
 from .roofline import Roofline, fitted_roofline
 
 ALL = "all"
@@ -57,8 +58,10 @@ class GroupScore(NamedTuple):
     tau : float or None
         Kendall's tau: do predictions rank the patterns of a problem as measurements do? 1 where always, 0 where by chance. None
         where no two patterns share a problem.
-    inside : float
-        Share of rows within their band.
+    speedup : Score or None
+        Of the speedup over the dense run at the same shape; None where no row has one.
+    inside, inside_n : float, int
+        Share of rows within their band, of those that did not make any, and how many these are.
     roofline : Score or None
         Of a roofline with three constants fitted to dense rows of the same table and kernel.
     """
@@ -68,7 +71,9 @@ class GroupScore(NamedTuple):
     simulated: Score
     interval: Interval | None
     tau: float | None
-    inside: float
+    speedup: Score | None
+    inside: float | None
+    inside_n: int
     flop_bound: Score
     tile_bound: Score
     roofline: Score | None
@@ -153,7 +158,7 @@ def dense_rooflines(rows: Sequence[Row]) -> Callable[[Row], Roofline | None]:
     """Rooflines fitted to the dense rows of each table and kernel."""
     dense: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        if pattern_class(row) in ("dense", "causal"):
+        if is_dense(row):
             dense.setdefault((row.table, row.gpu, row.kernel), []).append(row)
     fitted = {name: fitted_roofline(members) for name, members in dense.items()}
     return lambda row: fitted.get((row.table, row.gpu, row.kernel))
@@ -167,13 +172,17 @@ def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | 
         score([getattr(row, name) / row.measured_ms - 1 for row in rows if row.measured_ms])
         for name in ("flop_bound_ms", "tile_bound_ms")
     ]
+    speedups = [row.speedup_error for row in rows if row.speedup_error is not None]
+    inside = [row.inside for row in rows if not makes_bands(row.id)]
     return GroupScore(
         group,
         len(rows),
         score(errors),
         interval(errors),
         ranking(rows),
-        float(np.mean([row.inside for row in rows])),
+        score(speedups) if speedups else None,
+        float(np.mean(inside)) if inside else None,
+        len(inside),
         *bounds,
         # The same rows, or none.
         score(fitted) if len(fitted) == len(rows) else None,
