@@ -5,14 +5,19 @@
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
 
-A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule; families that are
-defined by a mask on single tokens also have `visible(q, k, layout)`, their plain meaning.
+A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule of one head; where heads
+differ, `schedule_heads(layout, tiling, heads)` builds that of all of them. Families that are defined by a mask on single tokens
+also have `visible(q, k, layout)`, their plain meaning. Those that draw at random have a parameter `seed`.
+
+Another package adds a family by an entry point of the group `simattn.families`: its name, and the struct.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from importlib.metadata import entry_points
+from typing import Any, Protocol, cast
 
+from ...facts import unknown_name
 from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from .band import Band, Documents, Ragged
@@ -23,6 +28,8 @@ from .listed import Listed
 
 class Family(Protocol):
     """What every family offers."""
+
+    __struct_fields__: tuple[str, ...]
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """The work of one head of one item."""
@@ -37,7 +44,7 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, type[Band | Documents | Ragged | Box | FrameBand | Listed]] = {
+FAMILIES: dict[str, type[Any]] = {
     "band": Band,
     "documents": Documents,
     "ragged": Ragged,
@@ -47,4 +54,24 @@ FAMILIES: dict[str, type[Band | Documents | Ragged | Box | FrameBand | Listed]] 
 }
 """Family by the name that systems use."""
 
-__all__ = ["FAMILIES", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged"]
+PLUGINS = "simattn.families"
+"""Group of entry points by which other packages add families."""
+
+
+def family_type(name: str) -> type[Any]:
+    """The struct of a family, of this package or of another one.
+
+    Raises
+    ------
+    UserError
+        No family has this name.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    others = entry_points(group=PLUGINS)
+    if name not in others.names:
+        raise unknown_name("family", name, [*FAMILIES, *others.names])
+    return cast(type[Any], others[name].load())
+
+
+__all__ = ["FAMILIES", "PLUGINS", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged", "family_type"]
