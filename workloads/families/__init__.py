@@ -4,6 +4,14 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    chunks       chunks that attend to themselves alone
+    token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
+    token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
+    prefix_top   the best keys of every prefix (DMA)
+    pages        pages of a KV cache that a decode step reads
+    compact      tokens dropped before attention
+    chunk_linear   linear attention by chunks
+    unstructured   sparsity of single elements
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule of one head; where heads
 differ, `schedule_heads(layout, tiling, heads)` builds that of all of them. Families that are defined by a mask on single tokens
@@ -22,8 +30,16 @@ from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from .band import Band, Documents, Ragged
 from .box import Box
+from .chunk_linear import ChunkLinear
+from .chunks import Chunks
+from .compact import Compact
 from .frame_band import FrameBand
 from .listed import Listed
+from .pages import Pages
+from .prefix_top import PrefixTop
+from .token_gather import TokenGather
+from .token_select import TokenSelect
+from .unstructured import Unstructured
 
 
 class Family(Protocol):
@@ -51,6 +67,14 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "chunks": Chunks,
+    "token_select": TokenSelect,
+    "token_gather": TokenGather,
+    "prefix_top": PrefixTop,
+    "pages": Pages,
+    "compact": Compact,
+    "chunk_linear": ChunkLinear,
+    "unstructured": Unstructured,
 }
 """Family by the name that systems use."""
 
@@ -74,4 +98,23 @@ def family_type(name: str) -> type[Any]:
     return cast(type[Any], others[name].load())
 
 
-__all__ = ["FAMILIES", "PLUGINS", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged", "family_type"]
+__all__ = [
+    "FAMILIES",
+    "PLUGINS",
+    "Band",
+    "Box",
+    "ChunkLinear",
+    "Chunks",
+    "Compact",
+    "Documents",
+    "Family",
+    "FrameBand",
+    "Listed",
+    "Pages",
+    "PrefixTop",
+    "Ragged",
+    "TokenGather",
+    "TokenSelect",
+    "Unstructured",
+    "family_type",
+]
