@@ -4,6 +4,7 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    pooled_select  blocks chosen by a score: top-k, mass, thresholds
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule; families that are
 defined by a mask on single tokens also have `visible(q, k, layout)`, their plain meaning.
@@ -13,12 +14,15 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from msgspec import Struct
+
 from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from .band import Band, Documents, Ragged
 from .box import Box
 from .frame_band import FrameBand
 from .listed import Listed
+from .pooled_select import PooledSelect
 
 
 class Family(Protocol):
@@ -37,14 +41,15 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, type[Band | Documents | Ragged | Box | FrameBand | Listed]] = {
+FAMILIES: dict[str, type[Struct]] = {
     "band": Band,
     "documents": Documents,
     "ragged": Ragged,
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "pooled_select": PooledSelect,
 }
 """Family by the name that systems use."""
 
-__all__ = ["FAMILIES", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged"]
+__all__ = ["FAMILIES", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "PooledSelect", "Ragged"]
