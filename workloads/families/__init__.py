@@ -4,6 +4,7 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    pooled_select  blocks chosen by a score: top-k, mass, thresholds
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
     token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
@@ -36,6 +37,7 @@ from .compact import Compact
 from .frame_band import FrameBand
 from .listed import Listed
 from .pages import Pages
+from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
 from .token_gather import TokenGather
 from .token_select import TokenSelect
@@ -67,6 +69,7 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "pooled_select": PooledSelect,
     "chunks": Chunks,
     "token_select": TokenSelect,
     "token_gather": TokenGather,
@@ -111,6 +114,7 @@ __all__ = [
     "FrameBand",
     "Listed",
     "Pages",
+    "PooledSelect",
     "PrefixTop",
     "Ragged",
     "TokenGather",
