@@ -115,7 +115,7 @@ def indexer_scores(q: Floats, k: Floats, weights: Floats) -> Floats:
 
 
 def hisa_keys(q: Floats, k: Floats, weights: Floats, *, block: int, top_blocks: int, keys: int) -> Bools:
-    """Keys of HISA: the indexer on mean keys of blocks picks blocks, the first and last among them; then on their keys.
+    """Keys of HISA: the indexer on mean keys picks blocks, and on the keys of these, the first and the own one, picks keys.
 
     References
     ----------
@@ -125,17 +125,18 @@ def hisa_keys(q: Floats, k: Floats, weights: Floats, *, block: int, top_blocks: 
     mean = np.stack([k[b * block : (b + 1) * block].mean(0) for b in range(blocks)])
     coarse = np.einsum("hqk,qh->qk", np.maximum(q @ mean.T, 0.0), np.broadcast_to(weights, (q.shape[1], len(q))))
     own, block_of = np.arange(tokens) // block, np.arange(blocks)
-    coarse[(block_of[None, :] == 0) | (block_of[None, :] == own[:, None])] = np.inf
     coarse[block_of[None, :] > own[:, None]] = -np.inf
-    chosen = np.repeat(top_k(coarse, top_blocks), block, axis=1)[:, :tokens]
-    return top_k(np.where(chosen, indexer_scores(q, k, weights), -np.inf), keys)
+    chosen = top_k(coarse, top_blocks) | (block_of[None, :] == 0) | (block_of[None, :] == own[:, None])
+    candidates = np.repeat(chosen, block, axis=1)[:, :tokens]
+    return top_k(np.where(candidates, indexer_scores(q, k, weights), -np.inf), keys)
 
 
 def anchor_stripes(q: Floats, k: Floats, *, block: int, step: int, theta: float) -> list[Ints]:
     """Keys that AnchorAttention gathers for each big block of `block * step` queries, of one head.
 
     An anchor is the highest score of a query over the first big block and its own; a key is kept if the mean query of one of the
-    `step` blocks scores it within `theta` of the mean anchor of the block.
+    `step` blocks scores it within `theta` of the mean anchor of the block. The first block and the last one before the big block
+    are left out.
 
     References
     ----------
@@ -152,7 +153,7 @@ def anchor_stripes(q: Floats, k: Floats, *, block: int, step: int, theta: float)
         anchor = np.where(near, scores, -np.inf).max(1).reshape(-1, block).mean(1)
         pooled = q[rows].reshape(-1, block, q.shape[-1]).mean(1) @ k.T * scale
         kept = ((pooled + theta) >= anchor[:, None]).any(0)
-        stripes.append(np.flatnonzero(kept & (column >= block) & (column < start)))
+        stripes.append(np.flatnonzero(kept & (column >= block) & (column < start - block)))
     return stripes
 
 
