@@ -5,6 +5,14 @@
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
+    chunks       chunks that attend to themselves alone
+    token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
+    token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
+    prefix_top   the best keys of every prefix (DMA)
+    pages        pages of a KV cache that a decode step reads
+    compact      tokens dropped before attention
+    chunk_linear   linear attention by chunks
+    unstructured   sparsity of single elements
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule of one head; where heads
 differ, `schedule_heads(layout, tiling, heads)` builds that of all of them. Families that are defined by a mask on single tokens
@@ -23,9 +31,17 @@ from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from .band import Band, Documents, Ragged
 from .box import Box
+from .chunk_linear import ChunkLinear
+from .chunks import Chunks
+from .compact import Compact
 from .frame_band import FrameBand
 from .listed import Listed
+from .pages import Pages
 from .pooled_select import PooledSelect
+from .prefix_top import PrefixTop
+from .token_gather import TokenGather
+from .token_select import TokenSelect
+from .unstructured import Unstructured
 
 
 class Family(Protocol):
@@ -54,6 +70,14 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "pooled_select": PooledSelect,
+    "chunks": Chunks,
+    "token_select": TokenSelect,
+    "token_gather": TokenGather,
+    "prefix_top": PrefixTop,
+    "pages": Pages,
+    "compact": Compact,
+    "chunk_linear": ChunkLinear,
+    "unstructured": Unstructured,
 }
 """Family by the name that systems use."""
 
@@ -82,11 +106,19 @@ __all__ = [
     "PLUGINS",
     "Band",
     "Box",
+    "ChunkLinear",
+    "Chunks",
+    "Compact",
     "Documents",
     "Family",
     "FrameBand",
     "Listed",
+    "Pages",
     "PooledSelect",
+    "PrefixTop",
     "Ragged",
+    "TokenGather",
+    "TokenSelect",
+    "Unstructured",
     "family_type",
 ]
