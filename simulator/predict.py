@@ -65,7 +65,7 @@ def predict(
         Parameters of the pattern.
     **problem
         `model`, `shape`, `grid`, `text`, `frames`, `tokens_per_frame`, `seq_q`, `seq_kv`, `batch`, `q_heads`, `kv_heads`,
-        `head_dim`, `head_dim_v`, `dtype`, `causal`; any other name is taken as a parameter of the pattern.
+        `head_dim`, `head_dim_v`, `dtype`, `causal`, `phase`; any other name is taken as a parameter of the pattern.
 
     Returns
     -------
@@ -193,6 +193,8 @@ def simulate(
         else:
             used = chosen[op.mask_class]
             times.append(attention_time(used.spec, used, op.schedule, problem, setting))
+            if times[-1].merge:
+                side.append(("merge of split keys", times[-1].merge))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
     stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}

@@ -36,6 +36,7 @@ def question(
     head_dim_v: int | None = None,
     dtype: str | None = None,
     causal: bool | None = None,
+    phase: str | None = None,
     params: Document | None = None,
 ) -> Question:
     """The pattern on its published workload, with every given value in place of the published one.
@@ -53,6 +54,8 @@ def question(
     chosen = Pattern(pattern, given, published=True)
     workload = chosen.system.workload
     source = models.load(model or workload.model)
+    if phase == "decode" and seq_q is None and grid is None and frames is None:
+        seq_q, seq_kv = chosen.items, seq_kv or (source.layout(shape) if model or shape else chosen.default_layout()).tokens
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     if layout is None or (text is None and len(layout.grid) > 1):
         usual = source.layout(shape) if model or shape else chosen.default_layout()
@@ -73,7 +76,7 @@ def question(
         "seq_q": layout.query_tokens,
         "seq_kv": layout.tokens,
         "dtype": dtype or base.dtype,
-        "phase": base.phase,
+        "phase": phase or base.phase,
         "causal": bool(chosen.family.without_pattern().causal),
     }
     if kv_heads is not None and kv_heads < 1:
