@@ -66,7 +66,7 @@ def predict(
         Parameters of the pattern.
     **problem
         `model`, `shape`, `grid`, `text`, `frames`, `tokens_per_frame`, `seq_q`, `seq_kv`, `batch`, `q_heads`, `kv_heads`,
-        `head_dim`, `head_dim_v`, `dtype`, `causal`; any other name is taken as a parameter of the pattern.
+        `head_dim`, `head_dim_v`, `dtype`, `causal`, `phase`; any other name is taken as a parameter of the pattern.
 
     Returns
     -------
@@ -198,6 +198,8 @@ def simulate(
     for op in plan:
         if isinstance(op, Attention):
             times.append(_launched(op, choice_of(op.mask_class, op.kernel), problem, setting))
+            if times[-1].merge:
+                side.append(("merge of split keys", times[-1].merge))
         else:
             side.append((op.name, side_seconds(main.spec, op, main.profile.permute_gbps, setting.clock)))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
@@ -228,7 +230,7 @@ def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, se
         times.append((repeats, attention_time(choice.spec, choice, one, problem, setting, launches=launches)))
     stages = {name: sum(n * time.stages[name] for n, time in times) for name in STAGES[:-1]}
     busy = {unit: sum(n * time.busy[unit] for n, time in times) for unit in times[0][1].busy}
-    return KernelTime(stages, busy, times[0][1].correction)
+    return KernelTime(stages, busy, times[0][1].correction, sum(n * time.merge for n, time in times))
 
 
 def _in_domain(choice: KernelChoice, asked: Question) -> bool:

@@ -71,7 +71,7 @@ def _draw(indptr: Any, candidates: Any, skip: int, stay: float, recent: float, s
         while at < end:
             state, kind = _uniform(state)
             state, where = _uniform(state)
-            offset = int(span ** where) - 1 if kind < recent else int(where * span)
+            offset = int(span**where) - 1 if kind < recent else int(where * span)
             block = candidates[query] - 1 - offset if kind < recent else skip + offset
             while taken_by[block] == query:
                 block = block + 1 if block + 1 < candidates[query] else skip

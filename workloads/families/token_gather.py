@@ -106,9 +106,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         wanted = self.share * np.exp(self.spread * noise - self.spread**2 / 2) * available
         return np.minimum(np.round(wanted / self.segment).astype(np.int64) * self.segment, available)
 
-    def _rows(
-        self, layout: TokenLayout, tiling: Tiling, first: Ints, last: Ints, low: Ints, high: Ints
-    ) -> TileSchedule:
+    def _rows(self, layout: TokenLayout, tiling: Tiling, first: Ints, last: Ints, low: Ints, high: Ints) -> TileSchedule:
         """Each list as up to three runs: sinks, keys chosen from [low, high), the window."""
         chosen = self._chosen(high - low)
         moved = np.cumsum(np.maximum((1 - self.stay) * chosen, 0)) + np.random.default_rng(self.seed).integers(1 << 30)
