@@ -11,8 +11,8 @@ from .clock import settled_hz
 from .memory import memory_op_seconds
 
 TILE = (128, 256)
-"""Rows and columns of the result that one SM computes at a time: the usual large tile of cuBLAS and CUTLASS with mma.sync or wgmma,
-and an SM's half of a pair's 256 x 256 with tcgen05."""
+"""Rows and columns of the result that one SM computes at a time: the usual large tile of cuBLAS and CUTLASS with mma.sync or
+wgmma, and an SM's half of a pair's 256 x 256 with tcgen05."""
 
 FILL_BYTES = 256
 """Bytes of depth (of a row of a factor) whose work passes before the first product of a tile: four stages of 64 bytes."""
