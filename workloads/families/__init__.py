@@ -4,6 +4,7 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    mask_function  a mask of the user's own, as a Python function
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule of one head; where heads
 differ, `schedule_heads(layout, tiling, heads)` builds that of all of them. Families that are defined by a mask on single tokens
@@ -24,6 +25,7 @@ from .band import Band, Documents, Ragged
 from .box import Box
 from .frame_band import FrameBand
 from .listed import Listed
+from .mask_function import MaskFunction
 
 
 class Family(Protocol):
@@ -51,6 +53,7 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "mask_function": MaskFunction,
 }
 """Family by the name that systems use."""
 
