@@ -68,7 +68,7 @@ def predict(
         Parameters of the pattern.
     **problem
         `model`, `shape`, `grid`, `text`, `frames`, `tokens_per_frame`, `seq_q`, `seq_kv`, `batch`, `q_heads`, `kv_heads`,
-        `head_dim`, `head_dim_v`, `dtype`, `causal`; any other name is taken as a parameter of the pattern.
+        `head_dim`, `head_dim_v`, `dtype`, `causal`, `phase`; any other name is taken as a parameter of the pattern.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def predict(
         tflops=asked.problem.flops(pairs) / latency / 1e12,
         bounds=bounds(attention, dense),
         density=Density(pairs=pairs / dense.pairs, tiles=sum(s.tile_area for s in attention) / dense.tile_area),
-        blocks=_blocks(asked, main.tiling),
+        blocks=_blocks(asked, run),
         tiles=Tiles(
             visited=sum(s.visited for s in attention),
             full=sum(s.full for s in attention),
@@ -218,6 +218,8 @@ def simulate(
             launches = min(op.launches, op.schedule.copies)
             latency_ms = time.stages["launch"] * 1e3
             runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
+            if time.merge:
+                side.append(("merge of split keys", time.merge))
         else:
             side.append((op.name, side_seconds(main.spec, op, main.profile.permute_gbps, setting.clock)))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
@@ -248,7 +250,7 @@ def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, se
         times.append((repeats, attention_time(choice.spec, choice, one, problem, setting, launches=launches)))
     stages = {name: sum(n * time.stages[name] for n, time in times) for name in STAGES[:-1]}
     busy = {unit: sum(n * time.busy[unit] for n, time in times) for unit in times[0][1].busy}
-    return KernelTime(stages, busy, times[0][1].correction)
+    return KernelTime(stages, busy, times[0][1].correction, sum(n * time.merge for n, time in times))
 
 
 def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
@@ -290,11 +292,13 @@ ENOUGH_SCORED = 30
 """Scored rows from which on their quantiles make a band."""
 
 
-def _blocks(asked: Question, tiling: Tiling) -> Blocks | None:
-    """The pattern's own blocks, text included, where it has any."""
-    if asked.pattern.family.mask_class() != "blocks":
+def _blocks(asked: Question, run: Run) -> Blocks | None:
+    """The pattern's own blocks, text included, of the mean head, where it has any."""
+    main = next(op.schedule for op in run.plan if isinstance(op, Attention))
+    if main.blocks is None:
         return None
-    own = asked.pattern.schedule(asked.layout, tiling).blocks
+    whole = (main.seq_q, main.seq_kv) == (asked.layout.query_tokens, asked.layout.tokens)
+    own = main.blocks if whole else asked.pattern.schedule(asked.layout, run.choice.tiling).blocks
     return Blocks(**own._asdict()) if own else None
 
 

@@ -82,6 +82,11 @@ class Pattern:
         """Name of the system."""
         return self.system.name
 
+    @property
+    def items(self) -> int:
+        """Sequences that the parameters themselves state; 1 where the batch does."""
+        return len(self.family.lengths) if isinstance(self.family, Ragged) else 1
+
     def params(self) -> Document:
         """All parameters of the family, as JSON values."""
         return cast(Document, msgspec.json.decode(msgspec.json.encode(self.family)))

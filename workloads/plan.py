@@ -143,7 +143,8 @@ def kv_cache_write(problem: AttentionProblem) -> Memory:
     >>> kv_cache_write(AttentionProblem(q_heads=32, kv_heads=8, seq_q=4096, head_dim=128)).ctas
     4096
     """
-    tokens, width = problem.batch * problem.seq_kv, problem.head_dim + problem.head_dim_v
+    written = problem.seq_q if problem.phase == "decode" else problem.seq_kv
+    tokens, width = problem.batch * written, problem.head_dim + problem.head_dim_v
     moved = 2 * tokens * problem.kv_heads * width * problem.element_bytes
     return Memory("KV-cache write", moved, launches=0, ctas=tokens, threads=min(problem.kv_heads * problem.head_dim, 512))
 

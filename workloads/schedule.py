@@ -108,6 +108,8 @@ class TileSchedule:
         Live keys in the visited tiles of each row, where tiles are boxes whose padding lies inside the address space.
     blocks : BlockGrid or None
         The pattern's own blocks.
+    stored : float
+        Bytes in which the keys and values lie in memory, over those of whole ones.
     box : tuple of int
         Tiles per axis where tiles are boxes of a grid (for pictures); empty otherwise.
 
@@ -130,6 +132,7 @@ class TileSchedule:
     mask_axes: int = 1
     row_keys: Ints | None = None
     blocks: BlockGrid | None = None
+    stored: float = 1.0
     box: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
 
     # -- counts ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,15 @@
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
+    pooled_select  blocks chosen by a score: top-k, mass, thresholds
+    chunks       chunks that attend to themselves alone
+    token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
+    token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
+    prefix_top   the best keys of every prefix (DMA)
+    pages        pages of a KV cache that a decode step reads
+    compact      tokens dropped before attention
+    chunk_linear   linear attention by chunks
+    unstructured   sparsity of single elements
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule of one head; where heads
 differ, `schedule_heads(layout, tiling, heads)` builds that of all of them. Families that are defined by a mask on single tokens
@@ -23,9 +32,18 @@ from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from .band import Band, Documents, Ragged
 from .box import Box
+from .chunk_linear import ChunkLinear
+from .chunks import Chunks
+from .compact import Compact
 from .frame_band import FrameBand
 from .listed import Listed
 from .mask_function import MaskFunction
+from .pages import Pages
+from .pooled_select import PooledSelect
+from .prefix_top import PrefixTop
+from .token_gather import TokenGather
+from .token_select import TokenSelect
+from .unstructured import Unstructured
 
 
 class Family(Protocol):
@@ -54,6 +72,15 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "mask_function": MaskFunction,
+    "pooled_select": PooledSelect,
+    "chunks": Chunks,
+    "token_select": TokenSelect,
+    "token_gather": TokenGather,
+    "prefix_top": PrefixTop,
+    "pages": Pages,
+    "compact": Compact,
+    "chunk_linear": ChunkLinear,
+    "unstructured": Unstructured,
 }
 """Family by the name that systems use."""
 
@@ -77,4 +104,24 @@ def family_type(name: str) -> type[Any]:
     return cast(type[Any], others[name].load())
 
 
-__all__ = ["FAMILIES", "PLUGINS", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged", "family_type"]
+__all__ = [
+    "FAMILIES",
+    "PLUGINS",
+    "Band",
+    "Box",
+    "ChunkLinear",
+    "Chunks",
+    "Compact",
+    "Documents",
+    "Family",
+    "FrameBand",
+    "Listed",
+    "Pages",
+    "PooledSelect",
+    "PrefixTop",
+    "Ragged",
+    "TokenGather",
+    "TokenSelect",
+    "Unstructured",
+    "family_type",
+]

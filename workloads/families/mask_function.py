@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dis
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from runpy import run_path
 from typing import Annotated, Any
 
 import numpy as np
@@ -92,6 +90,8 @@ def _evaluated(function: str, mtime_ns: int, layout: TokenLayout, q_tile: int, k
 
 
 def _load(function: str) -> Callable[..., Any]:
+    from runpy import run_path
+
     file, _, name = function.rpartition(":")
     try:
         found = run_path(file).get(name)
@@ -106,13 +106,15 @@ def _load(function: str) -> Callable[..., Any]:
 
 def _reads(function: Callable[..., Any], argument: int) -> bool:
     """Whether a function can depend on one of its arguments: always, unless its code never reads it."""
+    from dis import get_instructions
+
     code = getattr(function, "__code__", None)
     if code is None or argument >= code.co_argcount:
         return True
     name = code.co_varnames[argument]
     return name in code.co_cellvars or any(
         name in (i.argval if isinstance(i.argval, tuple) else (i.argval,)) and "STORE" not in i.opname
-        for i in dis.get_instructions(code)
+        for i in get_instructions(code)
     )
 
 
@@ -160,4 +162,9 @@ def _call(mask: Callable[..., Any], name: str, head: int, q: Any, k: Any) -> Any
             raise TypeError(f"gives {seen.dtype}, and not bool")
         return np.broadcast_to(seen, shape)
     except Exception as error:  # whatever the user's function does
-        raise UserError(f"{name}(b, h, q_idx, kv_idx): {type(error).__name__}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{name}(b, h, q_idx, kv_idx): {_named(error)}") from None
+
+
+def _named(error: Exception) -> str:
+    """An error in one line."""
+    return " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
