@@ -8,7 +8,6 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from simattn.facts import UserError
 from simattn.simulator.graph import PICOSECONDS, TaskGraph
 from simattn.simulator.system import run

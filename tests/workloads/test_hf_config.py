@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from simattn.facts import UserError
 from simattn.simulator import question
 from simattn.workloads import models
@@ -96,5 +95,5 @@ def test_bad_configs_are_said_in_one_line(tmp_path: Path, config: Any, says: str
 
 
 def test_missing_file() -> None:
-    with pytest.raises(UserError, match="cannot read model config nowhere.json: No such file"):
+    with pytest.raises(UserError, match=r"cannot read model config nowhere\.json: No such file"):
         models.load("nowhere.json")
