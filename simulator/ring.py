@@ -1,7 +1,7 @@
 """Ring attention: keys and values go round the GPUs, each of which holds its part of the queries.
 
 At every step a GPU attends with the part that it holds while it passes that part on, and merges what it got into its output.
-Under a causal mask most parts are not needed by the first GPUs; the zigzag order gives each GPU an early and a late piece instead,
+Under a causal mask most parts are not needed by the first GPUs; the zigzag order gives each GPU an early and a late piece,
 and so all of them the same work.
 """
 
