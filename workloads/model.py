@@ -27,6 +27,16 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     note: str = ""
 
 
+class Projection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One matrix product of a layer."""
+
+    name: str
+    inputs: Size
+    outputs: Size
+    rows: Literal["tokens", "cross_text", "one"] = "tokens"
+    """What it is applied to: every token, the text of cross-attention, or one vector an item (a modulation)."""
+
+
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published model: sizes of its layers, and the settings in which it is run.
 
@@ -47,6 +57,11 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     head_dim: Size
     head_dim_v: Annotated[int, Meta(ge=0)] = 0
     ffn_hidden: Size
+    ffn_matrices: Literal[2, 3] = 2
+    """Matrices of a feed-forward: 3 where it is gated."""
+    projections: tuple[Projection, ...] = ()
+    """Matrix products of a layer where its sizes do not imply them."""
+    vocab: Annotated[int, Meta(ge=0)] = 0
     phase: Phase
     causal: bool = False
     cfg_batch: Size = 1
