@@ -57,8 +57,12 @@ def question(
     if shape and not (model or workload.model):
         raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
     source = models.load(model or workload.model) if model or shape else None
+    phase = phase or workload.phase
     if phase == "decode" and seq_q is None and grid is None and frames is None:
-        seq_q, seq_kv = chosen.items, seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens
+        seq_q, seq_kv = (
+            workload.seq_q or chosen.items,
+            seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens,
+        )
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     if layout is None or (text is None and len(layout.grid) > 1):
         usual = source.layout(shape) if source else chosen.default_layout()

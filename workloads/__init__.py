@@ -20,7 +20,7 @@ from .layout import Tiling, TokenLayout
 from .model import Model, models
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .pattern import Pattern, make_layout, schedule
-from .plan import kv_cache_write
+from .plan import TilingOf, kv_cache_write
 from .problem import AttentionProblem
 from .schedule import BlockGrid, Buffer, Counts, Group, Kind, TileSchedule
 from .system import Claim, Part, Policy, Side, System, Workload, systems
@@ -50,6 +50,7 @@ __all__ = [
     "System",
     "TileSchedule",
     "Tiling",
+    "TilingOf",
     "TokenLayout",
     "Visits",
     "Workload",

@@ -4,6 +4,7 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
@@ -36,6 +37,7 @@ from .chunks import Chunks
 from .compact import Compact
 from .frame_band import FrameBand
 from .listed import Listed
+from .mask_function import MaskFunction
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
@@ -69,6 +71,7 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "mask_function": MaskFunction,
     "pooled_select": PooledSelect,
     "chunks": Chunks,
     "token_select": TokenSelect,
