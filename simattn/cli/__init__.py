@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from ..facts import UserError
+from .breakeven import breakeven
 from .calibrate import calibrate
 from .e2e import e2e
 from .explain import explain
@@ -33,6 +34,7 @@ def simattn() -> None:
     \b
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
+    simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
@@ -45,7 +47,7 @@ def simattn() -> None:
     """
 
 
-for command in (predict, explain, e2e, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
+for command in (predict, explain, breakeven, e2e, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
     simattn.add_command(command)
 
 
