@@ -70,7 +70,7 @@ def question(
             layout = msgspec.structs.replace(layout, text=usual.text)
         else:
             layout = usual if text is None else convert({"grid": usual.grid, "text": text}, TokenLayout, "layout")
-    base = source.problem(shape) if source else workload.problem()
+    base = source.problem(shape, layout) if source else workload.problem()
     heads = q_heads if q_heads is not None else base.q_heads
     shared = base.kv_heads if base.kv_heads != base.q_heads or q_heads is None else heads
     width = head_dim if head_dim is not None else base.head_dim
