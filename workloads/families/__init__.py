@@ -4,6 +4,7 @@
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
     listed       blocks listed in a file
+    mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
     strided      bands, spans, stripes, diagonals, powers of two and random blocks, on block numbers
     vertical_slash  columns and diagonals (MInference, FlexPrefill)
@@ -42,6 +43,7 @@ from .elastic import Elastic
 from .frame_band import FrameBand
 from .head_mix import HeadKind, HeadMix
 from .listed import Listed
+from .mask_function import MaskFunction
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
@@ -77,6 +79,7 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "mask_function": MaskFunction,
     "pooled_select": PooledSelect,
     "strided": Strided,
     "vertical_slash": VerticalSlash,
