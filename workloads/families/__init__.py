@@ -3,6 +3,8 @@
     band         intervals that move with the query: dense, causal, windows, sinks, global tokens, documents, ragged batches
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
+    sliding_tile boxes of whole tiles (STA)
+    mix          heads of different families in one call
     listed       blocks listed in a file
 
 A family is a frozen struct of its parameters. `schedule(layout, tiling)` builds the tile schedule; families that are
@@ -11,7 +13,7 @@ defined by a mask on single tokens also have `visible(q, k, layout)`, their plai
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
@@ -19,6 +21,8 @@ from .band import Band, Documents, Ragged
 from .box import Box
 from .frame_band import FrameBand
 from .listed import Listed
+from .mix import Mix
+from .sliding_tile import SlidingTile
 
 
 class Family(Protocol):
@@ -37,14 +41,16 @@ class Family(Protocol):
         ...
 
 
-FAMILIES: dict[str, type[Band | Documents | Ragged | Box | FrameBand | Listed]] = {
+FAMILIES: dict[str, type[Any]] = {
     "band": Band,
     "documents": Documents,
     "ragged": Ragged,
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "mix": Mix,
+    "sliding_tile": SlidingTile,
 }
 """Family by the name that systems use."""
 
-__all__ = ["FAMILIES", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Ragged"]
+__all__ = ["FAMILIES", "Band", "Box", "Documents", "Family", "FrameBand", "Listed", "Mix", "Ragged", "SlidingTile"]
