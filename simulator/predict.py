@@ -7,17 +7,18 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
-from ..facts import Document, unknown_name
+from ..facts import Document, UserError, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import KernelProfile, kernels
-from ..workloads import Attention, Memory, Plan, Tiling
+from ..workloads import Attention, AttentionProblem, Plan, Tiling
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import cache_write_seconds, memory_op_seconds
+from .memory import cache_write_seconds
 from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
+from .side import side_seconds
 from .waterfall import STAGES, KernelTime, attention_time
 
 
@@ -90,10 +91,10 @@ def predict(
             raise unknown_name("stage", name, STAGES[1:])
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     shapes = {name: problem.pop(name) for name in list(problem) if name in _PROBLEM_FIELDS}
-    asked = question(pattern, params={**(params or {}), **problem}, **shapes)
+    asked = question(pattern, params={**(params or {}), **problem}, seed=seed, **shapes)
     setting = Setting(clock, fidelity, frozenset(without), warm)
     fastest = fastest_dense(asked, spec, setting)
-    if kernel is None and asked.pattern.family.mask_class() == "dense":
+    if kernel is None and asked.pattern.system.kernel is None and asked.pattern.family.mask_class() == "dense":
         kernel = fastest.kernel
     run = simulate(asked, spec, kernel=kernel, q_tile=q_tile, kv_tile=kv_tile, setting=setting)
     baseline_run = fastest if baseline is None else fastest_dense(asked, spec, setting, only=baseline)
@@ -140,7 +141,7 @@ def predict(
         provenance=Provenance(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
-            recalled=_recalled(spec, (main.profile, run.helper.profile), baseline_run.kernel),
+            recalled=_recalled(spec, run.profiles, baseline_run.kernel),
             validity="in_domain" if _in_domain(main, asked) else "extrapolated",
             spec_hash=spec.spec_hash(),
             seed=seed,
@@ -148,7 +149,7 @@ def predict(
     )
 
 
-_PROBLEM_FIELDS = frozenset(inspect.signature(question).parameters) - {"pattern", "params"}
+_PROBLEM_FIELDS = frozenset(inspect.signature(question).parameters) - {"pattern", "params", "seed"}
 
 
 class Run(NamedTuple):
@@ -157,8 +158,8 @@ class Run(NamedTuple):
     plan: Plan
     choice: KernelChoice
     """The kernel that ran the pattern itself."""
-    helper: KernelChoice
-    """The kernel that ran its dense parts."""
+    profiles: tuple[KernelProfile, ...]
+    """Those of all kernels that ran, the main one first."""
     stages: dict[str, float]
     busy: dict[str, float]
     side: list[tuple[str, float]]
@@ -179,24 +180,55 @@ def simulate(
     The plan is priced op by op: the ladders of its attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), kernel), q_tile, kv_tile)
-    helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense")
-    chosen = {mask_class: main, "dense": helper}
-    plan = asked.pattern.plan(problem, asked.layout, lambda needed: chosen[needed].tiling)
+    wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
+    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted), q_tile, kv_tile)
+    chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
+
+    def choice_of(needed: str, own: str | None) -> KernelChoice:
+        if (needed, own) not in chosen:
+            usable = _usable(spec, problem, needed, own)
+            chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable)
+        return chosen[needed, own]
+
+    plan = asked.pattern.plan(problem, asked.layout, lambda needed, own: choice_of(needed, own).tiling)
     times: list[KernelTime] = []
     side: list[tuple[str, float]] = []
     if setting.writes_cache:
         side.append(("KV-cache write", cache_write_seconds(main.spec, problem, warm=setting.warm)))
     for op in plan:
-        if isinstance(op, Memory):
-            side.append((op.name, memory_op_seconds(main.spec, op, main.profile.permute_gbps)))
+        if isinstance(op, Attention):
+            times.append(_launched(op, choice_of(op.mask_class, op.kernel), problem, setting))
         else:
-            used = chosen[op.mask_class]
-            times.append(attention_time(used.spec, used, op.schedule, problem, setting))
+            side.append((op.name, side_seconds(main.spec, op, main.profile.permute_gbps, setting.clock)))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
     stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
-    return Run(plan, main, helper, stages, busy, side, times[0].correction)
+    ran = {choice.profile.name: choice.profile for choice in (main, *chosen.values())}
+    return Run(plan, main, tuple(ran.values()), stages, busy, side, times[0].correction)
+
+
+def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
+    """The kernel of a system's own code where it runs on the GPU, or else None: the usual one."""
+    width = max(problem.head_dim, problem.head_dim_v)
+    return own if own and kernels.load(own).serves(spec, mask_class, problem.dtype, width) else None
+
+
+def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, setting: Setting) -> KernelTime:
+    """An attention op in all its launches, one after the other: each has a tail of its own."""
+    copies, launches = op.schedule.copies, min(op.launches, op.schedule.copies)
+    if launches == 1:
+        return attention_time(choice.spec, choice, op.schedule, problem, setting)
+    each, odd = divmod(copies, launches)
+    if odd or any(group.copies % each for group in op.schedule.groups):
+        raise UserError(f"{op.name}: {copies} heads and items cannot be split evenly over {launches} launches")
+    times: list[tuple[int, KernelTime]] = []
+    for group in op.schedule.groups:
+        repeats = group.copies // each
+        one = op.schedule.of_group(group._replace(copies=each))
+        times.append((repeats, attention_time(choice.spec, choice, one, problem, setting, launches=launches)))
+    stages = {name: sum(n * time.stages[name] for n, time in times) for name in STAGES[:-1]}
+    busy = {unit: sum(n * time.busy[unit] for n, time in times) for unit in times[0][1].busy}
+    return KernelTime(stages, busy, times[0][1].correction)
 
 
 def _in_domain(choice: KernelChoice, asked: Question) -> bool:

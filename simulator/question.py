@@ -37,6 +37,7 @@ def question(
     dtype: str | None = None,
     causal: bool | None = None,
     params: Document | None = None,
+    seed: int = 0,
 ) -> Question:
     """The pattern on its published workload, with every given value in place of the published one.
 
@@ -50,17 +51,19 @@ def question(
         if Pattern(pattern, given, published=True).system.family == "box":
             raise UserError("gna is causal by axis: give the parameter causal, as in --set causal=true,false,false")
         given["causal"] = causal
-    chosen = Pattern(pattern, given, published=True)
+    chosen = Pattern(pattern, given, published=True, seed=seed)
     workload = chosen.system.workload
-    source = models.load(model or workload.model)
+    if shape and not (model or workload.model):
+        raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
+    source = models.load(model or workload.model) if model or shape else None
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     if layout is None or (text is None and len(layout.grid) > 1):
-        usual = source.layout(shape) if model or shape else chosen.default_layout()
+        usual = source.layout(shape) if source else chosen.default_layout()
         if layout is not None:
             layout = msgspec.structs.replace(layout, text=usual.text)
         else:
             layout = usual if text is None else convert({"grid": usual.grid, "text": text}, TokenLayout, "layout")
-    base = source.problem(shape if model or shape else workload.shape)
+    base = source.problem(shape) if source else workload.problem()
     heads = q_heads if q_heads is not None else base.q_heads
     shared = base.kv_heads if base.kv_heads != base.q_heads or q_heads is None else heads
     width = head_dim if head_dim is not None else base.head_dim

@@ -46,14 +46,16 @@ class Mix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=Tr
     @cached_property
     def families(self) -> tuple[Any, ...]:
         """The family of each kind of head, with its parameters."""
-        from . import FAMILIES
+        from . import family_type
 
         if not self.heads or sum(part.share for part in self.heads) > 1 + 1e-6:
             raise UserError("the shares of the heads of a mix must add up to at most 1, and there must be one")
         for part in self.heads:
-            if part.family not in FAMILIES or FAMILIES[part.family] is Mix:
-                raise UserError(f"heads of a mix have a family of their own, got {part.family!r}")
-        return tuple(convert(dict(p.params), FAMILIES[p.family], f"heads of family {p.family}", "parameter") for p in self.heads)
+            if family_type(part.family) is Mix:
+                raise UserError("heads of a mix have a family of their own, got another mix")
+        return tuple(
+            convert(dict(p.params), family_type(p.family), f"heads of family {p.family}", "parameter") for p in self.heads
+        )
 
     def mask_class(self) -> str:
         """The class of its heads where they agree: kernels for blocks take all others."""

@@ -1,0 +1,120 @@
+"""What runs beside the attention kernels: products, data movement, sorts, and work of the host."""
+
+from __future__ import annotations
+
+from math import ceil, inf
+from typing import NamedTuple
+
+from ..facts import UserError
+from ..hwspecs import Clock, GpuSpec
+from ..workloads import Gemm, Host, Memory, SideOp, Sort
+from .clock import clock_hz
+from .memory import memory_op_seconds
+
+
+class GemmClass(NamedTuple):
+    """How the usual library tiles a product on a family of tensor instructions.
+
+    Attributes
+    ----------
+    rows, columns : int
+        Tile of the result that one SM computes at a time.
+    depth_bytes : float
+        Bytes of depth whose work passes before the first result of a tile is there: filling and draining its pipeline.
+    """
+
+    rows: int
+    columns: int
+    depth_bytes: float
+
+
+CLASSES = {
+    "mma_sync": GemmClass(128, 128, 192),
+    "wgmma": GemmClass(128, 256, 256),
+    "tcgen05": GemmClass(128, 256, 256),
+    "mfma": GemmClass(256, 256, 256),
+}
+"""By tensor instruction: 128 x 128 is the usual tile of cuBLAS and CUTLASS with mma.sync, 128 x 256 with wgmma and tcgen05 (half
+of a pair's 256 x 256); three or four stages of 64 bytes of depth lie between the first load and the first product."""
+
+BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "tf32": 4.0, "fp32": 4.0}
+
+
+def side_seconds(spec: GpuSpec, op: SideOp, permute_gbps: float | None, clock: Clock) -> float:
+    """Time of one op beside the attention, launches included, in seconds of one call.
+
+    Parameters
+    ----------
+    permute_gbps : float or None
+        Rate of the attention kernel's own permutation kernels, where its profile gives one.
+    clock : str
+        Clock regime.
+
+    Examples
+    --------
+    >>> from simattn.hwspecs import gpus
+    >>> h100 = gpus.load("h100")
+    >>> pool = Memory("mean pool", 2**30, 1)
+    >>> round(side_seconds(h100, pool, None, "burst") * 1e3, 2)
+    0.36
+    """
+    if isinstance(op, Gemm):
+        seconds = gemm_seconds(spec, op, clock)
+    elif isinstance(op, Sort):
+        seconds = memory_op_seconds(spec, Memory(op.name, round(op.bytes * op.passes), op.launches), None)
+    elif isinstance(op, Host):
+        seconds = op.seconds
+    else:
+        seconds = memory_op_seconds(spec, op, permute_gbps)
+    return seconds / op.every
+
+
+def gemm_seconds(spec: GpuSpec, op: Gemm, clock: Clock) -> float:
+    """Time of products on the tensor cores, launches included, in seconds.
+
+    Notes
+    -----
+    Tiles of the result come in waves over the SMs, so the last wave may be part empty; where the shape is not known it counts as
+    full. A tile's result is stored when its product is done, which nothing of the same SM hides.
+    """
+    own, burst = CLASSES[spec.mma.family], spec.clock_hz("burst" if clock == "sustained" else clock)
+    cycles = op.flops / flops_per_clk(spec, op.dtype) / spec.chip.sm_count
+    if op.shape is not None:
+        rows, columns, depth = op.shape
+        products = op.flops / max(2.0 * rows * columns * depth, 1.0)
+        tiles = ceil(rows / own.rows) * ceil(columns / own.columns) * products
+        of_tile = 2.0 * own.rows * own.columns * depth / flops_per_clk(spec, op.dtype)
+        waves = ceil(tiles / op.launches / spec.chip.sm_count) * op.launches
+        fill = own.depth_bytes / BYTES[op.dtype] / depth
+        cycles = waves * of_tile * (1 + fill)
+    seconds = cycles / burst / spec.eff.tensor
+    seconds *= burst / clock_hz(spec, clock, seconds, 1.0)
+    return seconds + memory_op_seconds(spec, Memory(op.name, op.bytes, op.launches), None)
+
+
+def flops_per_clk(spec: GpuSpec, dtype: str) -> float:
+    """Dense FLOP (or integer operations) per clock and SM.
+
+    int8 runs at twice the rate of 16-bit types with 16-bit accumulators on mma.sync, int4 at twice that; newer tensor cores have
+    no int4, and take it as int8. fp32 runs on the FMA lanes.
+
+    Raises
+    ------
+    UserError
+        The GPU has no such rate.
+    """
+    tensor = spec.tensor
+    int8 = 2 * (tensor.fp16_f16 or tensor.bf16_f32)
+    rates = {
+        "bf16": tensor.bf16_f32,
+        "fp16": tensor.fp16_f32,
+        "fp8": tensor.fp8_f32 or tensor.bf16_f32,
+        "int8": int8,
+        "int4": 2 * int8 if spec.mma.family == "mma_sync" and tensor.fp8_f32 is None else int8,
+        "tf32": tensor.tf32_f32,
+        "fp32": 2 * spec.units.fma_lanes,
+    }
+    rate = rates[dtype]
+    if not rate or rate == inf:
+        raise UserError(f"GPU {spec.name} has no {dtype} rate")
+    return float(rate)
