@@ -6,6 +6,9 @@
     sliding_tile boxes of whole tiles (STA)
     memory_band  a band in memory order, text and sink frame (Sparse VideoGen)
     two_scale    windows, and windows of a small copy (Scale-DiT)
+    levels       pooled copies of the keys: pyramids, hierarchies, compressed keys
+    clustered    clusters of queries that see clusters of keys
+    structured   batches of small dense attentions
     mix          heads of different families in one call
     listed       blocks listed in a file
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
@@ -37,8 +40,10 @@ from .band import Band, Documents, Ragged
 from .box import Box
 from .chunk_linear import ChunkLinear
 from .chunks import Chunks
+from .clustered import Clustered
 from .compact import Compact
 from .frame_band import FrameBand
+from .levels import Level, Levels
 from .listed import Listed
 from .memory_band import MemoryBand
 from .mix import Mix
@@ -46,6 +51,7 @@ from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
 from .sliding_tile import SlidingTile
+from .structured import Structured
 from .token_gather import TokenGather
 from .token_select import TokenSelect
 from .two_scale import TwoScale
@@ -81,6 +87,9 @@ FAMILIES: dict[str, type[Any]] = {
     "sliding_tile": SlidingTile,
     "memory_band": MemoryBand,
     "two_scale": TwoScale,
+    "levels": Levels,
+    "clustered": Clustered,
+    "structured": Structured,
     "pooled_select": PooledSelect,
     "chunks": Chunks,
     "token_select": TokenSelect,
@@ -120,10 +129,13 @@ __all__ = [
     "Box",
     "ChunkLinear",
     "Chunks",
+    "Clustered",
     "Compact",
     "Documents",
     "Family",
     "FrameBand",
+    "Level",
+    "Levels",
     "Listed",
     "MemoryBand",
     "Mix",
@@ -132,6 +144,7 @@ __all__ = [
     "PrefixTop",
     "Ragged",
     "SlidingTile",
+    "Structured",
     "TokenGather",
     "TokenSelect",
     "TwoScale",
