@@ -94,9 +94,7 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if tiling.pack != 1 or layout.queries:
             raise UserError("a clustered pattern has no form with packed GQA heads or fewer queries than keys")
         if not self.size and max(self.q_clusters, self.k_clusters) > tokens:
-            raise UserError(
-                f"there are at most as many clusters as tokens, got {self.q_clusters} and {self.k_clusters} of {tokens}"
-            )
+            raise UserError(f"clusters must be at most the {tokens} tokens, got {self.q_clusters} and {self.k_clusters}")
         rng = np.random.default_rng(self.seed)
         shares = head_shares(rng, heads, self.keep, self.head_spread) if self.keep else np.zeros(heads)
         parts = [self._head(rng, float(share), tokens, layout.text, tiling) for share in shares]

@@ -124,7 +124,8 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         offset = keys - layout.query_tokens
         first, last = begin // pack + offset, (begin + live - 1) // pack + offset
         reads = [
-            self._read(level, quota, keys, first, last, pack) for level, quota in zip(self.levels, self.quotas(keys), strict=True)
+            self._read(level, quota, keys, first, last, tiling.kv_rows)
+            for level, quota in zip(self.levels, self.quotas(keys), strict=True)
         ]
         buffers = _buffers([level.keys(keys) for level in self.levels], self.levels, tiling.kv_rows)
         rows, base = np.arange(len(live)), [buffer.start for buffer in buffers]
@@ -156,16 +157,16 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             mask_free=not self.causal,
         )
 
-    def _read(self, level: Level, quota: int, tokens: int, first: Ints, last: Ints, pack: int) -> _Read:
+    def _read(self, level: Level, quota: int, tokens: int, first: Ints, last: Ints, kv_tile: int) -> _Read:
         """Keys that owner tiles of queries [first, last] read of a level."""
         keys = level.keys(tokens)
         some, every = (level.seen(at, keys) if self.causal else np.full_like(at, keys) for at in (last, first))
         if level.keep is None:
             return _Read(np.zeros_like(some), some, every)
-        # Which blocks they are does not change the work: neighbours read blocks that lie near each other.
+        # Which blocks they are does not change the work. They are packed into tiles, so their nominal place is a whole tile.
         taken = np.minimum(quota * level.block, some)
         start = np.clip(some - taken, 0, None) if self.causal else (last * (keys - taken)) // max(tokens - 1, 1)
-        start = start // level.block * level.block
+        start = start // kv_tile * kv_tile
         return _Read(start, start + taken, start + taken)
 
     def _pairs(self, reads: Sequence[_Read], live: Ints, layout: TokenLayout, pack: int) -> int:

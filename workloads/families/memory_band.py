@@ -120,7 +120,7 @@ class MemoryBand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 see(here, low if low == real else 0, high, whole=True)
         runs = paint(len(tile), *(np.concatenate(part) for part in (row, start, stop, full)), need)
         at = np.arange(video)
-        near = int((np.minimum(at + reach + 1, video) - np.maximum(at - reach, 0)).sum())
+        near = int(np.maximum(np.minimum(at + reach + 1, video) - np.maximum(at - reach, 0), 0).sum())
         return flat_schedule(
             runs,
             q_tile=tiling.q_rows,

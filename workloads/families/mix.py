@@ -24,6 +24,10 @@ class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     params: Document = {}
 
 
+ROUNDED = 1e-3
+"""By how much the shares of a published table may miss one."""
+
+
 class Mix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
     """Heads of several kinds, each with a family of its own, in one launch.
 
@@ -48,7 +52,7 @@ class Mix(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=Tr
         """The family of each kind of head, with its parameters."""
         from . import family_type
 
-        if not self.heads or sum(part.share for part in self.heads) > 1 + 1e-6:
+        if not self.heads or sum(part.share for part in self.heads) > 1 + ROUNDED:
             raise UserError("the shares of the heads of a mix must add up to at most 1, and there must be one")
         for part in self.heads:
             if family_type(part.family) is Mix:
