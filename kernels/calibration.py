@@ -142,6 +142,9 @@ def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Con
         if c is not None:
             kernel_values |= c.kernel_parameters
             gpu_values |= c.gpu_parameters if c.gpu == spec.name else {}
+    if "decode" in profile.phases:
+        # Prefill tables know the DRAM by reads and writes of Q and O among those of the keys; a decode step only streams keys.
+        gpu_values.pop("eff.dram_read", None)
     shipped_profile = kernels.load(profile.name) if profile.name in kernels.names() else profile
     shipped_spec = gpus.load(spec.name) if spec.name in gpus.names() else spec
     return Constants(
@@ -165,11 +168,14 @@ def _family(profile: KernelProfile) -> str:
 
 
 def environment_of(data: str, kernel: str, spec: GpuSpec) -> GpuSpec:
-    """A GPU in the environment of the framework that made a measured table, as far as a calibration on that table knows it."""
-    for c in all_calibrations(user_folder()):
-        if (c.data, c.kernel, c.gpu) == (data, kernel, spec.name):
-            return with_leaves(spec, c.environment)
-    return spec
+    """A GPU in the environment of the framework that made a measured table, as far as a calibration on that table knows it.
+
+    Other tables of the same framework and version (their names go on: `.../generation`) have its environment too, whatever the
+    kernel.
+    """
+    exact = [c for c in all_calibrations(user_folder()) if c.gpu == spec.name and c.data == data and c.kernel == kernel]
+    alike = [c for c in all_calibrations(user_folder()) if c.gpu == spec.name and data.startswith(f"{c.data}/")]
+    return with_leaves(spec, (exact or alike)[0].environment) if exact or alike else spec
 
 
 @lru_cache(maxsize=8)

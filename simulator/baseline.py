@@ -32,11 +32,12 @@ def fastest_dense(asked: Question, spec: GpuSpec, setting: Setting, only: str | 
     """The dense call by the fastest profiled kernel, or by the one named in `only`."""
     problem, mask_class = asked.problem, asked.pattern.family.without_pattern().mask_class()
     width = max(problem.head_dim, problem.head_dim_v)
-    names = [only] if only else [p.name for p in candidates(spec, mask_class, problem.dtype, width)]
+    names = [only] if only else [p.name for p in candidates(spec, mask_class, problem.dtype, width, problem.phase)]
 
     def seconds(name: str, setting: Setting) -> float:
         choice = choose_kernel(spec, problem, mask_class, kernel=name)
-        return attention_time(choice.spec, choice, dense_schedule(asked, choice.tiling), problem, setting).stages["launch"]
+        time = attention_time(choice.spec, choice, dense_schedule(asked, choice.tiling), problem, setting)
+        return time.stages["launch"] + time.merge
 
     # The bound is never above the time, so a kernel whose bound is above the best time found cannot be the best.
     best = DenseTime("", inf)

@@ -114,7 +114,9 @@ def dram_seconds(spec: GpuSpec, bytes_: float) -> float:
     return bytes_ / spec.dram_bytes_per_s()
 
 
-def memory_op_seconds(spec: GpuSpec, op: Memory, permute_gbps: float | None, missing: float = 1.0) -> float:
+def memory_op_seconds(
+    spec: GpuSpec, op: Memory, permute_gbps: float | None, missing: float = 1.0, *, replayed: bool = False
+) -> float:
     """Time of a kernel that only moves data, launches included, in seconds.
 
     Parameters
@@ -123,12 +125,15 @@ def memory_op_seconds(spec: GpuSpec, op: Memory, permute_gbps: float | None, mis
         Rate of the attention kernel's own permutation kernels, where its profile gives one.
     missing : float
         Share of the bytes that L2 does not hold.
+    replayed : bool
+        It follows another kernel in a graph that is replayed.
     """
+    launch = spec.launch.graph_node_us if replayed and spec.launch.graph_node_us is not None else spec.launch.kernel_us
     rate = spec.mem.dram.gbps * 1e9 * spec.eff.dram_copy
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    return _either(moving, _waiting_seconds(spec, op)) + op.launches * spec.launch.kernel_us * 1e-6
+    return _either(moving, _waiting_seconds(spec, op)) + op.launches * launch * 1e-6
 
 
 def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:

@@ -36,6 +36,7 @@ def question(
     head_dim_v: int | None = None,
     dtype: str | None = None,
     causal: bool | None = None,
+    phase: str | None = None,
     params: Document | None = None,
     seed: int = 0,
 ) -> Question:
@@ -56,6 +57,12 @@ def question(
     if shape and not (model or workload.model):
         raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
     source = models.load(model or workload.model) if model or shape else None
+    phase = phase or workload.phase
+    if phase == "decode" and seq_q is None and grid is None and frames is None:
+        seq_q, seq_kv = (
+            workload.seq_q or chosen.items,
+            seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens,
+        )
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     if layout is None or (text is None and len(layout.grid) > 1):
         usual = source.layout(shape) if source else chosen.default_layout()
@@ -63,7 +70,7 @@ def question(
             layout = msgspec.structs.replace(layout, text=usual.text)
         else:
             layout = usual if text is None else convert({"grid": usual.grid, "text": text}, TokenLayout, "layout")
-    base = source.problem(shape) if source else workload.problem()
+    base = source.problem(shape, layout) if source else workload.problem()
     heads = q_heads if q_heads is not None else base.q_heads
     shared = base.kv_heads if base.kv_heads != base.q_heads or q_heads is None else heads
     width = head_dim if head_dim is not None else base.head_dim
@@ -76,7 +83,7 @@ def question(
         "seq_q": layout.query_tokens,
         "seq_kv": layout.tokens,
         "dtype": dtype or base.dtype,
-        "phase": base.phase,
+        "phase": phase or base.phase,
         "causal": bool(chosen.family.without_pattern().causal),
     }
     if kv_heads is not None and kv_heads < 1:

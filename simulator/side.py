@@ -2,40 +2,23 @@
 
 from __future__ import annotations
 
-from math import ceil, inf
-from typing import NamedTuple
+from math import ceil, prod
 
 from ..facts import UserError
 from ..hwspecs import Clock, GpuSpec
 from ..workloads import Gemm, Host, Memory, SideOp, Sort
-from .clock import clock_hz
+from .clock import settled_hz
 from .memory import memory_op_seconds
 
+TILE = (128, 256)
+"""Rows and columns of the result that one SM computes at a time: the usual large tile of cuBLAS and CUTLASS with mma.sync or
+wgmma, and an SM's half of a pair's 256 x 256 with tcgen05."""
 
-class GemmClass(NamedTuple):
-    """How the usual library tiles a product on a family of tensor instructions.
+FILL_BYTES = 256
+"""Bytes of depth (of a row of a factor) whose work passes before the first product of a tile: four stages of 64 bytes."""
 
-    Attributes
-    ----------
-    rows, columns : int
-        Tile of the result that one SM computes at a time.
-    depth_bytes : float
-        Bytes of depth whose work passes before the first result of a tile is there: filling and draining its pipeline.
-    """
-
-    rows: int
-    columns: int
-    depth_bytes: float
-
-
-CLASSES = {
-    "mma_sync": GemmClass(128, 128, 192),
-    "wgmma": GemmClass(128, 256, 256),
-    "tcgen05": GemmClass(128, 256, 256),
-    "mfma": GemmClass(256, 256, 256),
-}
-"""By tensor instruction: 128 x 128 is the usual tile of cuBLAS and CUTLASS with mma.sync, 128 x 256 with wgmma and tcgen05 (half
-of a pair's 256 x 256); three or four stages of 64 bytes of depth lie between the first load and the first product."""
+INT4 = ("sm80", "sm86", "sm89")
+"""Architectures whose tensor cores have int4."""
 
 BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "tf32": 4.0, "fp32": 4.0}
 
@@ -75,21 +58,26 @@ def gemm_seconds(spec: GpuSpec, op: Gemm, clock: Clock) -> float:
     Notes
     -----
     Tiles of the result come in waves over the SMs, so the last wave may be part empty; where the shape is not known it counts as
-    full. A tile's result is stored when its product is done, which nothing of the same SM hides.
+    full. A tile's result is stored when its product is done, which nothing of the same SM hides. The clock is the one to which
+    tensor load settles: a call is one of many, layer after layer.
+
+    Examples
+    --------
+    >>> from simattn.hwspecs import gpus
+    >>> cube = Gemm("cube", 2.0 * 8192**3, 2 * 8192**2, 1, "fp16", (8192, 8192, 8192))
+    >>> round(gemm_seconds(gpus.load("h800"), cube, "sustained") * 1e3, 1)
+    1.5
     """
-    own, burst = CLASSES[spec.mma.family], spec.clock_hz("burst" if clock == "sustained" else clock)
-    cycles = op.flops / flops_per_clk(spec, op.dtype) / spec.chip.sm_count
+    rate = flops_per_clk(spec, op.dtype) * spec.eff.tensor
+    cycles = op.flops / rate / spec.chip.sm_count
     if op.shape is not None:
         rows, columns, depth = op.shape
         products = op.flops / max(2.0 * rows * columns * depth, 1.0)
-        tiles = ceil(rows / own.rows) * ceil(columns / own.columns) * products
-        of_tile = 2.0 * own.rows * own.columns * depth / flops_per_clk(spec, op.dtype)
-        waves = ceil(tiles / op.launches / spec.chip.sm_count) * op.launches
-        fill = own.depth_bytes / BYTES[op.dtype] / depth
-        cycles = waves * of_tile * (1 + fill)
-    seconds = cycles / burst / spec.eff.tensor
-    seconds *= burst / clock_hz(spec, clock, seconds, 1.0)
-    return seconds + memory_op_seconds(spec, Memory(op.name, op.bytes, op.launches), None)
+        tiles = ceil(rows / TILE[0]) * ceil(columns / TILE[1]) * products
+        of_tile = 2.0 * prod(TILE) * (depth + FILL_BYTES / BYTES[op.dtype]) / rate
+        cycles = of_tile * ceil(tiles / op.launches / spec.chip.sm_count) * op.launches
+    hz = settled_hz(spec, 1.0) if clock == "sustained" else spec.clock_hz(clock)
+    return cycles / hz + memory_op_seconds(spec, Memory(op.name, op.bytes, op.launches), None)
 
 
 def flops_per_clk(spec: GpuSpec, dtype: str) -> float:
@@ -110,11 +98,11 @@ def flops_per_clk(spec: GpuSpec, dtype: str) -> float:
         "fp16": tensor.fp16_f32,
         "fp8": tensor.fp8_f32 or tensor.bf16_f32,
         "int8": int8,
-        "int4": 2 * int8 if spec.mma.family == "mma_sync" and tensor.fp8_f32 is None else int8,
+        "int4": 2 * int8 if spec.arch in INT4 else int8,
         "tf32": tensor.tf32_f32,
         "fp32": 2 * spec.units.fma_lanes,
     }
     rate = rates[dtype]
-    if not rate or rate == inf:
+    if not rate:
         raise UserError(f"GPU {spec.name} has no {dtype} rate")
     return float(rate)

@@ -108,6 +108,10 @@ class Asked(NamedTuple):
     tiles: dict[str, Any]
 
 
+PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
+"""Our phase for that of a measured run."""
+
+
 def asked_of(run: Measurement) -> Asked:
     """What a measured run asks of the simulator.
 
@@ -120,7 +124,7 @@ def asked_of(run: Measurement) -> Asked:
         raise UserError("no measured time above zero")
     if run.suspect:
         raise UserError("contradicts every other source (marked suspect)")
-    if run.phase not in ("prefill", "diffusion"):
+    if run.phase not in PHASES:
         raise UserError(f"phase {run.phase} is not simulated yet")
     pattern = pattern_for(run.pattern or "")
     if pattern is None:
@@ -145,6 +149,7 @@ def asked_of(run: Measurement) -> Asked:
         head_dim=run.head_dim,
         head_dim_v=run.pattern_params.get("head_dim_v"),
         dtype="fp16" if run.dtype.startswith("fp16") else run.dtype,
+        phase=PHASES[run.phase],
         params=params,
         **shapes,
     )

@@ -98,6 +98,8 @@ def _is_call(node: ast.AST) -> bool:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> ast.AST:
+    if ";" in text:
+        raise UserError(f"{text!r} is no expression: it holds several")
     try:
         tree: ast.AST = SimpleEval.parse(text)
     except (InvalidExpression, SyntaxError) as error:

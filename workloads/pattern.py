@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, cast
 
 import msgspec
@@ -81,9 +82,29 @@ class Pattern:
         """Name of the system."""
         return self.system.name
 
+    @property
+    def items(self) -> int:
+        """Sequences that the parameters themselves state; 1 where the batch does."""
+        return len(self.family.lengths) if isinstance(self.family, Ragged) else 1
+
     def params(self) -> Document:
         """All parameters of the family, as JSON values."""
         return cast(Document, msgspec.json.decode(msgspec.json.encode(self.family)))
+
+    @property
+    def random(self) -> bool:
+        """Whether any of its families draws at random."""
+        return any("seed" in family.__struct_fields__ for family in (self.family, *self.parts))
+
+    def with_seed(self, seed: int) -> Pattern:
+        """The same pattern, drawn anew."""
+
+        def redrawn(family: Any) -> Any:
+            return msgspec.structs.replace(family, seed=seed) if "seed" in family.__struct_fields__ else family
+
+        other = copy(self)
+        other.family, other.parts = redrawn(self.family), tuple(map(redrawn, self.parts))
+        return other
 
     def default_layout(self) -> TokenLayout:
         """Tokens of the published workload, or those that the parameters themselves state."""

@@ -11,7 +11,9 @@ from typing import NoReturn
 import click
 
 from ..facts import UserError
+from .breakeven import breakeven
 from .calibrate import calibrate
+from .e2e import e2e
 from .explain import explain
 from .hw import hw
 from .kernels import kernels
@@ -32,6 +34,8 @@ def simattn() -> None:
     \b
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
+    simattn breakeven --hw a100 --pattern radial     from which length it beats dense
+    simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -43,7 +47,7 @@ def simattn() -> None:
     """
 
 
-for command in (predict, explain, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
+for command in (predict, explain, breakeven, e2e, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
     simattn.add_command(command)
 
 

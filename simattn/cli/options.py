@@ -334,6 +334,11 @@ def problem_options(function: F) -> F:
             click.option("--head-dim-v", type=int, help="Width of V and O, where it is not --head-dim."),
             click.option("--dtype", metavar="bf16|fp16|fp8", help="Type of Q, K and V."),
             click.option("--causal/--no-causal", default=None, help="Only keys up to self."),
+            click.option(
+                "--phase",
+                metavar="prefill|decode|backward",
+                help="What the call is part of; a decode step has one query a sequence unless --seq-q says more.",
+            ),
             tile_options,
             click.option(
                 "--kernel",

@@ -48,8 +48,8 @@ def test_sparse_videogen(oracle):
 def test_equals_brute_force(variant, seed, same):
     rng = np.random.default_rng([seed, 5])
     text = int(rng.integers(0, 60)) if variant == "hunyuan" else 0
-    layout = TokenLayout(grid=(int(rng.integers(2, 6)), int(rng.integers(100, 300))), text=text)
-    keep = float(rng.uniform(2 * text / layout.tokens + 0.05, 1))
+    layout = TokenLayout(grid=(int(rng.integers(3, 6)), int(rng.integers(200, 300))), text=text)
+    keep = float(rng.uniform(2 * text / layout.tokens + 0.4, 1))
     family = MemoryBand(keep=keep, variant=variant, prompt=int(rng.integers(0, text + 1)))
     same(family, layout, Tiling(q=(int(rng.integers(1, 150)),), kv=(int(rng.integers(1, 150)),)))
 
@@ -77,6 +77,7 @@ def test_kept_share_is_what_was_asked_for():
     ("params", "layout", "message"),
     [
         ({"keep": 0.01}, TokenLayout(grid=(4, 100), text=100), "room for the rows and columns of 100 text tokens"),
+        ({"keep": 0.1}, TokenLayout(grid=(4, 100)), "narrower than 128 tokens"),
         ({"keep": 0.5, "prompt": 9}, TokenLayout(grid=(4, 100), text=8), "at most the text of 8 tokens"),
         ({"keep": 0.5}, TokenLayout(grid=(400,), queries=10), "fewer queries than keys"),
     ],

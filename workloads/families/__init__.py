@@ -11,6 +11,7 @@
     structured   batches of small dense attentions
     mix          heads of different families in one call
     listed       blocks listed in a file
+    mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
@@ -45,6 +46,7 @@ from .compact import Compact
 from .frame_band import FrameBand
 from .levels import Level, Levels
 from .listed import Listed
+from .mask_function import MaskFunction
 from .memory_band import MemoryBand
 from .mix import Mix
 from .pages import Pages
@@ -83,6 +85,7 @@ FAMILIES: dict[str, type[Any]] = {
     "box": Box,
     "frame_band": FrameBand,
     "listed": Listed,
+    "mask_function": MaskFunction,
     "mix": Mix,
     "sliding_tile": SlidingTile,
     "memory_band": MemoryBand,

@@ -163,7 +163,8 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Parameters
     ----------
     lengths : tuple of int
-        Tokens of each sequence; they must add up to the tokens of the call.
+        Tokens of each sequence; they must add up to the tokens of the call. Where the call has fewer queries than keys, every
+        sequence has as many of them, its last ones.
     causal : bool
         Each sequence is causal.
 
@@ -184,17 +185,23 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        if sum(self.lengths) != layout.tokens or layout.queries:
+        if sum(self.lengths) != layout.tokens:
             raise UserError(f"lengths must add up to the sequence of {layout.tokens} tokens, got {sum(self.lengths)}")
+        queries, rest = divmod(layout.queries, len(self.lengths))
+        if rest or queries > min(self.lengths):
+            raise UserError(
+                f"every one of {len(self.lengths)} sequences has as many queries, at most {min(self.lengths)}: "
+                f"seq_q={layout.queries} cannot be"
+            )
         band = Band(causal=self.causal)
         items = [(length, len(list(same))) for length, same in groupby(self.lengths)]
-        parts = [band.schedule(TokenLayout(grid=(length,)), tiling) for length, _ in items]
-        longest = max(parts, key=lambda part: part.seq_q)
+        parts = [band.schedule(TokenLayout(grid=(length,), queries=queries), tiling) for length, _ in items]
+        longest = max(parts, key=lambda part: part.seq_kv)
         first = np.cumsum([0, *(len(p.row_live) for p in parts)]).tolist()
         return TileSchedule(
             q_tile=longest.q_tile,
             kv_tile=longest.kv_tile,
-            seq_q=sum(self.lengths) * tiling.pack,
+            seq_q=layout.query_tokens * tiling.pack,
             seq_kv=sum(self.lengths),
             row_live=np.concatenate([p.row_live for p in parts]),
             runs=Runs.stack([p.runs for p in parts]),

@@ -1,7 +1,7 @@
 """Linear attention by chunks: Lightning Attention, and the linear branches of hybrid methods.
 
-The queries of a chunk see its keys as scores, and all keys before it as a state, a matrix of `state` x head width. A product with the
-state costs what `state` keys cost, and so does adding the keys of a chunk to it, half each.
+The queries of a chunk see its keys as scores, and all keys before it as a state, a matrix of `state` x head width. A product
+with the state costs what `state` keys cost, and so does adding the keys of a chunk to it, half each.
 """
 
 from __future__ import annotations

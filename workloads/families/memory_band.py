@@ -63,8 +63,12 @@ class MemoryBand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dense = self.keep - 2 * layout.text / tokens
         if not 0 < dense <= 1:
             raise UserError(f"keep must leave room for the rows and columns of {layout.text} text tokens, got {self.keep}")
-        width = tokens * (1 - sqrt(1 - dense))
-        return floor(width / GRAIN) * GRAIN - 1 if self.variant == "hunyuan" else ceil(width / GRAIN) * GRAIN
+        width = tokens * (1 - sqrt(1 - dense)) / GRAIN
+        if self.variant == "wan":
+            return ceil(width) * GRAIN
+        if width < 1:
+            raise UserError(f"a band of keep={self.keep} is narrower than {GRAIN} tokens, which is none at all")
+        return floor(width) * GRAIN - 1
 
     def _parts(self, layout: TokenLayout) -> tuple[int, int]:
         """Ends of the video and of the prompt."""
@@ -120,7 +124,7 @@ class MemoryBand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 see(here, low if low == real else 0, high, whole=True)
         runs = paint(len(tile), *(np.concatenate(part) for part in (row, start, stop, full)), need)
         at = np.arange(video)
-        near = int(np.maximum(np.minimum(at + reach + 1, video) - np.maximum(at - reach, 0), 0).sum())
+        near = int((np.minimum(at + reach + 1, video) - np.maximum(at - reach, 0)).sum())
         return flat_schedule(
             runs,
             q_tile=tiling.q_rows,
