@@ -12,6 +12,7 @@ import click
 
 from ..facts import UserError
 from .calibrate import calibrate
+from .compare import compare
 from .explain import explain
 from .hw import hw
 from .kernels import kernels
@@ -32,6 +33,7 @@ def simattn() -> None:
     \b
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
+    simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -43,7 +45,7 @@ def simattn() -> None:
     """
 
 
-for command in (predict, explain, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
+for command in (predict, explain, compare, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
     simattn.add_command(command)
 
 
