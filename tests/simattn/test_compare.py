@@ -44,19 +44,8 @@ def test_no_answer_at_all_is_an_error():
         compare([], ["causal"])
 
 
-COMMAND = (
-    "compare",
-    "--hw",
-    "h100,b200",
-    "--patterns",
-    "causal,sliding_window",
-    "--seq-q",
-    4096,
-    "--q-heads",
-    8,
-    "--kv-heads",
-    8,
-)
+SIZES = ("--seq-q", 4096, "--q-heads", 8, "--kv-heads", 8)
+COMMAND = ("compare", "--hw", "h100,b200", "--patterns", "causal,sliding_window", *SIZES)
 
 
 def test_on_the_command_line():
