@@ -5,7 +5,6 @@ from simattn.facts import UserError
 from simattn.workloads import AttentionProblem, Kind, Tiling, TokenLayout
 from simattn.workloads.families import ChunkLinear
 
-
 LAYOUT, TILING = TokenLayout(grid=(512,)), Tiling(q=(64,), kv=(64,))
 
 

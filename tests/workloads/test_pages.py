@@ -7,7 +7,6 @@ from simattn.workloads import Tiling, TokenLayout
 from simattn.workloads.families import Pages
 from simattn.workloads.token_estimators import label_keys, quest_pages
 
-
 STEP = TokenLayout(grid=(512,), queries=1)
 
 
