@@ -3,9 +3,20 @@
     band         intervals that move with the query: dense, causal, windows, sinks, global tokens, documents, ragged batches
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
+    sliding_tile boxes of whole tiles (STA)
+    memory_band  a band in memory order, text and sink frame (Sparse VideoGen)
+    two_scale    windows, and windows of a small copy (Scale-DiT)
+    levels       pooled copies of the keys: pyramids, hierarchies, compressed keys
+    clustered    clusters of queries that see clusters of keys
+    structured   batches of small dense attentions
+    mix          heads of different families in one call
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
+    strided      bands, spans, stripes, diagonals, powers of two and random blocks, on block numbers
+    vertical_slash  columns and diagonals (MInference, FlexPrefill)
+    elastic      bands whose width depends on head and length (MoA)
+    head_mix     heads of several families in one layer (DuoAttention)
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
     token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
@@ -34,16 +45,27 @@ from .band import Band, Documents, Ragged
 from .box import Box
 from .chunk_linear import ChunkLinear
 from .chunks import Chunks
+from .clustered import Clustered
 from .compact import Compact
+from .elastic import Elastic
 from .frame_band import FrameBand
+from .head_mix import HeadKind, HeadMix
+from .levels import Level, Levels
 from .listed import Listed
 from .mask_function import MaskFunction
+from .memory_band import MemoryBand
+from .mix import Mix
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
+from .sliding_tile import SlidingTile
+from .strided import Strided
+from .structured import Structured
 from .token_gather import TokenGather
 from .token_select import TokenSelect
+from .two_scale import TwoScale
 from .unstructured import Unstructured
+from .vertical_slash import VerticalSlash
 
 
 class Family(Protocol):
@@ -72,7 +94,18 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "mask_function": MaskFunction,
+    "mix": Mix,
+    "sliding_tile": SlidingTile,
+    "memory_band": MemoryBand,
+    "two_scale": TwoScale,
+    "levels": Levels,
+    "clustered": Clustered,
+    "structured": Structured,
     "pooled_select": PooledSelect,
+    "strided": Strided,
+    "vertical_slash": VerticalSlash,
+    "elastic": Elastic,
+    "head_mix": HeadMix,
     "chunks": Chunks,
     "token_select": TokenSelect,
     "token_gather": TokenGather,
@@ -111,17 +144,30 @@ __all__ = [
     "Box",
     "ChunkLinear",
     "Chunks",
+    "Clustered",
     "Compact",
     "Documents",
+    "Elastic",
     "Family",
     "FrameBand",
+    "HeadKind",
+    "HeadMix",
+    "Level",
+    "Levels",
     "Listed",
+    "MemoryBand",
+    "Mix",
     "Pages",
     "PooledSelect",
     "PrefixTop",
     "Ragged",
+    "SlidingTile",
+    "Strided",
+    "Structured",
     "TokenGather",
     "TokenSelect",
+    "TwoScale",
     "Unstructured",
+    "VerticalSlash",
     "family_type",
 ]
