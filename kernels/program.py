@@ -157,6 +157,10 @@ class LoopProgram:
         """Cycles that a visit takes each unit."""
         return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
 
+    def load_bytes(self, kind: Kind) -> int:
+        """Bytes that a visit moves between L2 and the SM."""
+        return sum(op.load_bytes[kind] for op in self.ops)
+
 
 class _Share(NamedTuple):
     """The numbers that the cost of a work item follows from: one share of a tile."""

@@ -106,9 +106,7 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     )
 
 
-def merge_kernel(
-    profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int
-) -> Memory | None:
+def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:
     """The kernel that makes one result of the parts of each row; None where the CTAs do that themselves, or nothing is divided.
 
     Parameters

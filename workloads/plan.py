@@ -8,6 +8,7 @@ from math import prod
 from typing import Literal
 
 from ..facts import UserError
+from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .families import Band, Box, Family
 from .layout import Tiling, TokenLayout
 from .problem import AttentionProblem
@@ -81,6 +82,8 @@ def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: 
     (['video-video', 'video-text', 'merge', 'text-all'], 226056)
     """
     tiling = tiling_of(family.mask_class())
+    if problem.phase == "backward":
+        return _backward(family, problem, layout, tiling)
     if style == "split_text" and layout.text:
         return _split_text(family, problem, layout, tiling, tiling_of("dense"))
     main = Attention("attention", _with_heads(family.schedule(layout, tiling), problem, tiling), family.mask_class())
@@ -92,6 +95,19 @@ def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: 
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
             ops.append(Attention("text-all", _dense(text, problem, tiling_of("dense")), "dense"))
     return tuple(ops)
+
+
+def _backward(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Plan:
+    main = Attention("backward", backward_schedule(family.schedule(layout, tiling), problem), family.mask_class())
+    before, *behind = backward_side(problem)
+    return (before, main, *behind)
+
+
+def backward_side(problem: AttentionProblem) -> tuple[Memory, ...]:
+    """The kernels before and behind the main one of a backward pass: row sums of dO O, then the fp32 sums in the type of Q."""
+    names = ("convert dQ", "convert dK", "convert dV")
+    behind = (Memory(name, n, launches=1) for name, n in zip(names, postprocess_bytes(problem), strict=False))
+    return (Memory("row sums of dO O", preprocess_bytes(problem), launches=1), *behind)
 
 
 def kv_cache_write(problem: AttentionProblem) -> Memory:
