@@ -13,7 +13,7 @@ counts       the compiled counts that ship as data
 """
 
 from .calibration import Calibration, Constants, Residuals, constants
-from .profile import KernelProfile, Tile, candidates, kernels
+from .profile import KernelProfile, Split, Tile, candidates, kernels
 from .program import KINDS, UNITS, Kind, LoopProgram, build, programs
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Kind",
     "LoopProgram",
     "Residuals",
+    "Split",
     "Tile",
     "build",
     "candidates",

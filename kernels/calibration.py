@@ -154,6 +154,9 @@ def constants(profile: KernelProfile, spec: GpuSpec, known: Sequence[Calibration
         if c is not None:
             kernel_values |= _for_arch(c.kernel_parameters, spec.arch)
             gpu_values |= {path: value for path, value in c.gpu_parameters.items() if _holds_for(path, c, spec)}
+    if "decode" in profile.phases:
+        # Prefill tables know the DRAM by reads and writes of Q and O among those of the keys; a decode step only streams keys.
+        gpu_values.pop("eff.dram_read", None)
     shipped_profile = kernels.load(profile.name) if profile.name in kernels.names() else profile
     shipped_spec = gpus.load(spec.name) if spec.name in gpus.names() else spec
     return Constants(
@@ -198,13 +201,14 @@ def _family(profile: KernelProfile) -> str:
 def environment_of(data: str, kernel: str, spec: GpuSpec, known: Sequence[Calibration] | None = None) -> GpuSpec:
     """A GPU in the environment of the framework that made a measured table, as far as calibrations know it.
 
-    That is what a calibration on the table itself found, or else one on a table of the same framework and version.
+    That is what a calibration on the table itself found, or else one on a table of the same framework and version: other tables of
+    a GPU have its environment too, whatever the kernel.
     """
     known = all_calibrations() if known is None else known
     framework = data.split("/")[2:4]
     alike = [c for c in known if c.environment and framework and c.data.split("/")[2:4] == framework]
     own = [c for c in known if (c.data, c.kernel, c.gpu) == (data, kernel, spec.name)]
-    near = sorted(alike, key=lambda c: (_arch(c) != spec.arch, c.kernel != kernel, -c.rows))
+    near = sorted(alike, key=lambda c: (c.gpu != spec.name, _arch(c) != spec.arch, c.kernel != kernel, -c.rows))
     return with_leaves(spec, (own or near)[0].environment) if own or near else spec
 
 

@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from ..facts import Provenance, Shelf, UserError
 from ..hwspecs import GpuSpec
-from ..workloads import Tiling
+from ..workloads import AttentionProblem, Tiling
 
 Size = Annotated[int, Meta(ge=1, le=2**20)]
 Cycles = Annotated[float, Meta(ge=0, le=1e7)]
@@ -22,6 +22,9 @@ Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[float, Meta(ge=0, le=64)]
 """Operations of one element."""
 MaskClass = Literal["dense", "window", "varlen", "box", "blocks", "element"]
+Phase = Literal["prefill", "decode", "diffusion", "backward"]
+FORWARD = ("prefill", "diffusion")
+"""Phases that one and the same kernel serves: whole sequences of queries."""
 
 
 class _Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +54,10 @@ class Tile(_Table, frozen=True):
     """Architectures on which it is used; empty for all of the profile."""
     masks: tuple[MaskClass | Literal["causal"], ...] = ()
     """Mask classes for which it is used (`causal` for dense causal calls); empty for all."""
+    rows: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Most rows of one K/V head (queries times heads that share it) for which it is used; 0 for any number."""
+    smem_kib: Annotated[float, Meta(ge=0, le=1024)] = 0
+    """Shared memory of a CTA where it is not Q and `stages` tiles of K and of V; 0 where it is."""
 
 
 class Timing(_Table, frozen=True):
@@ -62,6 +69,8 @@ class Timing(_Table, frozen=True):
     Of a persistent kernel: what the warps with the output take to hand it over."""
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it."""
+    lag_cycles: Cycles = 0.0
+    """By which the first of several warpgroups in step is ahead of the others."""
     handoff_cycles: Cycles = 0.0
     """From one role's signal to another one's wake-up."""
     iteration_cycles: dict[str, Cycles] = {}
@@ -120,12 +129,33 @@ class Launch(_Table, frozen=True):
     """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
-    split_below: Fraction = 0
-    """KV is split over several CTAs when the CTAs fill less than this share of the SMs."""
-    split_min_tiles: Size = 4
-    """Visits below which KV is never split."""
-    split_slack: Annotated[float, Meta(ge=0, le=8)] = 0
-    """A part is at least so many times as long as if all visits were spread evenly over the SMs; 0 for no such limit."""
+
+
+class Split(_Table, frozen=True):
+    """How the keys of a row are divided among CTAs, and their results put together."""
+
+    rule: Literal["fill", "floor", "even"]
+    """`fill` (FlashAttention): the fewest parts whose last wave is filled to 85 % of the best. `floor` (trtllm-gen): as many as
+    fit on the SMs beside each other. `even` (FlashMLA): all tiles of all rows are dealt to the SMs in equal shares, and rows are
+    cut where a share ends."""
+    below: Fraction = 1.0
+    """`fill`: nothing is divided where CTAs fill this share of the SMs without."""
+    slots: Size = 1
+    """CTAs of an SM that the rule reckons with."""
+    min_tiles: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """`fill`: visits up to which a row is never divided."""
+    part_tiles: Size = 1
+    """Fewest visits of a part."""
+    slack: Annotated[float, Meta(ge=0, le=8)] = 0
+    """`fill`: a part is at least so many times as long as if all visits were spread evenly over the SMs; 0 for no such limit."""
+    per_item: bool = False
+    """`fill`: the CTAs of one item of the batch are counted, not those of all (`slack` then bounds the parts)."""
+    packed_only: bool = False
+    """Only where heads share a tile."""
+    overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0
+    """`even`: visits that starting on a row counts as."""
+    merge: Literal["kernel", "last_cta"] = "kernel"
+    """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
 
 
 class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,6 +185,14 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     softmax: Softmax = Softmax()
     mask: Mask
     launch: Launch
+    split: Split | None = None
+    """None where the keys of a row are never divided."""
+    phases: tuple[Phase, ...] = ("prefill", "diffusion")
+    """What it is used for."""
+    variants: dict[str, str] = {}
+    """The profiles that stand in for it: by phase (`decode`, `backward`), by phase and mask class (`decode_window`), or `fp8`."""
+    latent: bool = False
+    """V is a part of K (multi-head latent attention): what is fetched as K serves for both."""
     borrows: bool = True
     """Without a calibration of its own, it takes that of a relative; not where its timing is known from elsewhere."""
     skip: Literal["range", "index_list", "block_mask"]
@@ -165,8 +203,10 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Rate of its token-permutation kernels, where it needs them."""
     meta: dict[str, Provenance]
 
-    def tile_for(self, spec: GpuSpec, head_dim: int, mask_class: str, axes: int = 1, *, causal: bool = False) -> Tile:
-        """The tile that the kernel uses for a head width and mask class.
+    def tile_for(
+        self, spec: GpuSpec, head_dim: int, mask_class: str, axes: int = 1, *, causal: bool = False, rows: int = 0
+    ) -> Tile:
+        """The tile that the kernel uses for a head width, a mask class and `rows` of one K/V head (0: very many).
 
         Raises
         ------
@@ -177,7 +217,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         fitting = [
             tile
             for tile in self._fitting(spec, head_dim)
-            if not tile.masks or mask_class in tile.masks or (dense_causal and "causal" in tile.masks)
+            if (not tile.masks or mask_class in tile.masks or (dense_causal and "causal" in tile.masks))
+            and (not tile.rows or 0 < rows <= tile.rows)
         ]
         exact = [tile for tile in fitting if len(tile.q) == axes]
         flat = [tile for tile in fitting if len(tile.q) == 1]
@@ -190,10 +231,21 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Tiles that serve a head width on a GPU, whatever the mask."""
         return [t for t in self.tiles if head_dim <= t.head_dim and (not t.archs or spec.arch in t.archs)]
 
-    def serves(self, spec: GpuSpec, mask_class: str, dtype: str, head_dim: int) -> bool:
+    def serves(self, spec: GpuSpec, mask_class: str, dtype: str, head_dim: int, phase: str = "prefill") -> bool:
         """Whether the kernel can run such a call on a GPU at all."""
-        able = spec.arch in self.archs and mask_class in self.masks and dtype in self.dtypes
+        able = spec.arch in self.archs and mask_class in self.masks and dtype in self.dtypes and phase in self.phases
         return able and bool(self._fitting(spec, head_dim))
+
+    def variant(self, phase: str, mask_class: str, dtype: str) -> KernelProfile:
+        """The profile that stands in for this one in a phase, for a mask class and type; itself where none does.
+
+        >>> kernels.load("fa3").variant("decode", "dense", "bf16").name
+        'fa3_decode'
+        """
+        wanted = [] if phase in self.phases else [f"{phase}_{mask_class}", phase]
+        wanted += [] if dtype in self.dtypes else [f"{phase}_{dtype}", *([dtype] if phase in FORWARD else [])]
+        found = next((self.variants[name] for name in wanted if name in self.variants), None)
+        return self if found is None else kernels.load(found).variant(phase, mask_class, dtype)
 
     def tiling(self, tile: Tile, gqa_group: int, queries: int) -> Tiling:
         """The tiling of a tile, with the heads of a GQA group packed if the kernel does so."""
@@ -202,9 +254,18 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         packs = self.launch.packs_gqa == "always" or (self.launch.packs_gqa == "if_fuller" and fill < 0.9 * packed_fill)
         return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv)
 
+    def token_bytes(self, problem: AttentionProblem) -> int:
+        """Bytes of K and V of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
+        d, dv, element = problem.head_dim, problem.head_dim_v, problem.element_bytes
+        if not self.latent:
+            return (d + dv) * element
+        return dv + dv // 128 * 4 + (d - dv) * element if self.softmax.dequantize else d * element
+
     def smem_kib(self, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> float:
-        """Shared memory of a CTA: Q, and `stages` tiles of K and of V."""
-        keys = prod(tile.kv) * tile.stages * (head_dim + head_dim_v)
+        """Shared memory of a CTA: Q, and `stages` tiles of K and of V, where the tile does not say otherwise."""
+        if tile.smem_kib:
+            return tile.smem_kib
+        keys = prod(tile.kv) * tile.stages * (head_dim + (0 if self.latent else head_dim_v))
         return (prod(tile.q) * head_dim + keys) * element_bytes / 1024
 
     def ctas_per_sm(self, spec: GpuSpec, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> int:
@@ -234,7 +295,9 @@ kernels: Shelf[KernelProfile] = Shelf(Path(__file__).parent / "profiles", "kerne
 """Every kernel profile that ships with the package."""
 
 
-def candidates(spec: GpuSpec, mask_class: str, dtype: str = "bf16", head_dim: int = 128) -> list[KernelProfile]:
+def candidates(
+    spec: GpuSpec, mask_class: str, dtype: str = "bf16", head_dim: int = 128, phase: str = "prefill"
+) -> list[KernelProfile]:
     """Kernels that can run a mask class on a GPU, the default one first.
 
     Raises
@@ -249,9 +312,10 @@ def candidates(spec: GpuSpec, mask_class: str, dtype: str = "bf16", head_dim: in
     'natten_hopper'
     """
     profiles = (kernels.load(name) for name in kernels.names())
-    able = [p for p in profiles if p.serves(spec, mask_class, dtype, head_dim)]
+    able = [p for p in profiles if p.serves(spec, mask_class, dtype, head_dim, phase)]
     if not able:
+        of_phase = "" if phase in ("prefill", "diffusion") else f" of phase {phase}"
         raise UserError(
-            f"no profiled kernel runs {mask_class} masks in {dtype} with head_dim {head_dim} on {spec.name} ({spec.arch})"
+            f"no profiled kernel runs {mask_class} masks{of_phase} in {dtype} with head_dim {head_dim} on {spec.name} ({spec.arch})"
         )
     return sorted(able, key=lambda p: (p.preference, p.name))

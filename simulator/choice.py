@@ -15,6 +15,9 @@ from ..workloads import AttentionProblem, Tiling
 PACKABLE = ("dense", "window", "varlen")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
+PACKABLE_DECODE = (*PACKABLE, "blocks")
+"""The same for queries that are the last of their sequence: what they see of a K/V head is one list."""
+
 
 class KernelChoice(NamedTuple):
     """A kernel for a mask class, with the tile it will use."""
@@ -57,8 +60,10 @@ def choose_kernel(
         The kernel is unknown or cannot run the call on this GPU.
     """
     width = max(problem.head_dim, problem.head_dim_v)
-    able = candidates(spec, mask_class, problem.dtype, width)
+    able = candidates(spec, mask_class, problem.dtype, width, problem.phase)
     profile = kernel if isinstance(kernel, KernelProfile) else kernels.load(kernel) if kernel else able[0]
+    if not isinstance(kernel, KernelProfile):
+        profile = profile.variant(problem.phase, mask_class, problem.dtype)
     if spec.arch not in profile.archs:
         raise UserError(f"kernel {profile.name} does not run on {spec.name} ({spec.arch}), only on {', '.join(profile.archs)}")
     if mask_class not in profile.masks:
@@ -66,8 +71,11 @@ def choose_kernel(
         raise UserError(f"kernel {profile.name} cannot run {mask_class} masks; on {spec.name} these can: {names}")
     if problem.dtype not in profile.dtypes:
         raise UserError(f"kernel {profile.name} does not run in {problem.dtype}, only in {', '.join(profile.dtypes)}")
-    tile = profile.tile_for(spec, width, mask_class, axes if mask_class == "box" else 1, causal=problem.causal)
-    packed = problem.gqa_group if mask_class in PACKABLE else 1
+    if problem.phase not in profile.phases:
+        raise UserError(f"kernel {profile.name} is not for phase {problem.phase}, only for {', '.join(profile.phases)}")
+    packed = problem.gqa_group if mask_class in (PACKABLE_DECODE if problem.phase == "decode" else PACKABLE) else 1
+    rows, grid_axes = problem.seq_q * packed, axes if mask_class == "box" else 1
+    tile = profile.tile_for(spec, width, mask_class, grid_axes, causal=problem.causal, rows=rows)
     tiling = profile.tiling(tile, packed, problem.seq_q)
     best = constants(profile, spec, known)
     return KernelChoice(best.profile, tile, tiling, best.spec, best.calibration, best.borrowed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from ..kernels import KINDS, KernelProfile
 from ..workloads import AttentionProblem, TileSchedule
 from ..workloads.visits import Visits, visits
 from .machine import Work
+from .split import dealt
 
 Ints = NDArray[np.int64]
 
@@ -51,23 +52,6 @@ def kinds_of_rows(schedule: TileSchedule, plan: MaskPlan) -> Ints:
     return np.stack([counts.visited - masked, masked, counts.qk_only, counts.skipped], axis=1)
 
 
-def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int) -> int:
-    """CTAs into which the kernel splits the keys of each owner tile.
-
-    The rule is FlashAttention's: only when the CTAs fill too little of the machine; then the smallest split whose last wave is
-    filled to 85 % of the best, but none so fine that a part is shorter than an even share of all visits.
-    """
-    rule, ctas, most = profile.launch, schedule.work_rows, schedule.max_visited
-    if rule.split_below == 0 or ctas >= rule.split_below * sms or most <= rule.split_min_tiles:
-        return 1
-    filled = {parts: ctas * parts / sms / ceil(ctas * parts / sms) for parts in range(1, min(most, sms) + 1)}
-    best = max(filled.values())
-    parts = next(parts for parts, share in filled.items() if share >= 0.85 * best)
-    if rule.split_slack:
-        parts = min(parts, ceil(most / ceil(rule.split_slack * schedule.visited / sms)))
-    return max(parts, 1)
-
-
 class Section(NamedTuple):
     """Copies of a group that are launched side by side, tile by tile; anew after every `span` of them."""
 
@@ -99,8 +83,8 @@ class Grid(NamedTuple):
 
     Attributes
     ----------
-    row : int64 array
-        Row of the schedule behind each CTA of a section; `part` of `parts` of its keys, of the section's `copy`.
+    row, low, high : int64 arrays
+        Row of the schedule behind each CTA of a section, and which of its visits are this CTA's; of the section's `copy`.
     first, ctas, rounds : int64 arrays [sections]
         First CTA, CTAs of one round, and rounds.
     copies : int64 array [sections]
@@ -109,31 +93,70 @@ class Grid(NamedTuple):
     """
 
     row: Ints
-    part: Ints
+    low: Ints
+    high: Ints
     copy: Ints
-    parts: int
     first: Ints
     ctas: Ints
     rounds: Ints
     copies: Ints
     group: Ints
 
+    def launched(self) -> int:
+        """CTAs of all rounds."""
+        return int((self.ctas * self.rounds).sum())
 
-def grid(profile: KernelProfile, schedule: TileSchedule, parts: int, section: Section = HEAD_BY_HEAD) -> Grid:
-    """The CTAs in the kernel's launch order."""
-    step = -1 if profile.launch.order == "longest_first" else 1
+    def partial(self, schedule: TileSchedule) -> tuple[int, int]:
+        """Rows of output that parts of divided owner tiles leave, and rows that they belong to."""
+        most = _visits(schedule)[self.row]
+        divided = self.high - self.low < most
+        rounds = np.repeat(self.rounds, self.ctas)
+        live = schedule.row_live[self.row] * rounds
+        begins = divided & (self.low == 0)
+        return int(live[divided & (self.high > self.low)].sum()), int(live[begins].sum())
+
+
+def _visits(schedule: TileSchedule) -> Ints:
+    """Visits of each row, those of all kinds."""
+    counts = schedule.counts
+    found: Ints = counts.visited + counts.qk_only + counts.skipped
+    return found
+
+
+def grid(
+    profile: KernelProfile, schedule: TileSchedule, parts: Sequence[int], section: Section = HEAD_BY_HEAD, sms: int = 1
+) -> Grid:
+    """The CTAs in the kernel's launch order.
+
+    Parameters
+    ----------
+    parts : sequence of int
+        Parts of every row of each group, for kernels that divide all rows of a group alike.
+    sms : int
+        SMs to which kernels that divide otherwise deal the visits.
+    """
+    # Causal: the last queries see most keys, but the first keys are seen by most queries.
+    step = -1 if profile.launch.order == "longest_first" and schedule.major == "q" else 1
     ctas: list[Ints] = []
     launched: list[tuple[int, int, int, int]] = []
+    visits_of = _visits(schedule)
     for number, group in enumerate(schedule.groups):
+        if profile.split is not None and profile.split.rule == "even":
+            share = dealt(profile.split, schedule, number, sms, group.rows)
+            ctas.append(np.stack([share.row, share.copy, share.low, share.high]))
+            launched.append((len(share.row), 1, group.copies, number))
+            continue
         rows = np.arange(group.first_row, group.first_row + group.rows)[::step]
         for rounds, copies in _sections(group.copies, section):
             # Tile by tile, of each tile copy by copy, of each copy part by part.
-            row, copy, part = np.meshgrid(rows, np.arange(copies), np.arange(parts), indexing="ij")
-            ctas.append(np.stack([row.ravel(), part.ravel(), copy.ravel()]))
+            row, copy, part = (x.ravel() for x in np.meshgrid(rows, np.arange(copies), np.arange(parts[number]), indexing="ij"))
+            length = -(-visits_of[row] // parts[number])
+            low, high = (np.minimum((part + edge) * length, visits_of[row]) for edge in (0, 1))
+            ctas.append(np.stack([row, copy, low, high]))
             launched.append((row.size, rounds, copies, number))
-    row, part, copy = np.concatenate(ctas, axis=1)
+    row, copy, low, high = np.concatenate(ctas, axis=1)
     size, rounds_of, copies_of, group_of = np.array(launched, np.int64).T
-    return Grid(row, part, copy, parts, np.cumsum(size) - size, size, rounds_of, copies_of, group_of)
+    return Grid(row, low, high, copy, np.cumsum(size) - size, size, rounds_of, copies_of, group_of)
 
 
 def _sections(copies: int, section: Section) -> Iterator[tuple[int, int]]:
@@ -173,8 +196,8 @@ def every_cta(schedule: TileSchedule, plan: MaskPlan, launched: Grid, *, heads_s
         keys.append(base[group] + copy // heads_share)
         past[group] += rounds * own
     # One row of the machine for each CTA of a copy: a part of a row's visits.
-    begin, count = found.row_first[launched.row], np.diff(found.row_first)[launched.row]
-    low, high = (begin + count * (launched.part + edge) // launched.parts for edge in (0, 1))
+    count = np.diff(found.row_first)[launched.row]
+    low, high = (found.row_first[launched.row] + np.minimum(edge, count) for edge in (launched.low, launched.high))
     own = high - low
     row_first = np.concatenate([[0], np.cumsum(own)])
     index = np.repeat(low - row_first[:-1], own) + np.arange(row_first[-1])

@@ -24,6 +24,8 @@ class Setting(NamedTuple):
         L2 holds what it can of Q, K and V at the start, as after an earlier run of the same call.
     writes_cache : bool
         The timed call first writes its K and V into a paged cache, as serving frameworks do.
+    replayed : bool
+        The kernels of the call are nodes of a graph that is replayed: those behind the first follow each other faster.
     """
 
     clock: Clock = "sustained"
@@ -31,3 +33,4 @@ class Setting(NamedTuple):
     off: frozenset[str] = frozenset()
     warm: bool = False
     writes_cache: bool = False
+    replayed: bool = False

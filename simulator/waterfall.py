@@ -21,11 +21,12 @@ from ..workloads import AttentionProblem, TileSchedule, kv_cache_write
 from .choice import KernelChoice
 from .clock import clock_hz
 from .device import makespan
-from .launch import Grid, MaskPlan, Section, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from .launch import Grid, MaskPlan, Section, every_cta, grid, kinds_of_rows, mask_plan
 from .machine import TICKS, Outcome, run
-from .memory import Traffic, dram_seconds, l2_seconds, traffic
+from .memory import Traffic, dram_seconds, l2_seconds, memory_op_seconds, traffic
 from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
 from .setting import Setting
+from .split import kv_parts, merge_kernel
 
 STAGES = ("ideal", "tiles", "padding", "pipeline", "memory", "schedule", "clock", "launch", "side")
 """Stages of a prediction, in order; `side` belongs to a whole plan, the others to each of its attention kernels."""
@@ -64,15 +65,24 @@ class KernelTime(NamedTuple):
     correction : float
         Time of every visit of some heads simulated over that of the two scales, by which `fast` corrected itself; 1 where it
         had no need to.
+    merge : float
+        Seconds of the kernel behind it that merges the parts of rows whose keys were divided; 0 where there is none.
     """
 
     stages: dict[str, float]
     busy: dict[str, float]
     correction: float
+    merge: float = 0.0
 
 
 def attention_time(
-    spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting
+    spec: GpuSpec,
+    choice: KernelChoice,
+    schedule: TileSchedule,
+    problem: AttentionProblem,
+    setting: Setting,
+    *,
+    launches: int = 1,
 ) -> KernelTime:
     """Climb the ladder for one attention kernel.
 
@@ -82,6 +92,8 @@ def attention_time(
         Its work, over all heads and items.
     setting : Setting
         How it is run, and how closely it is simulated.
+    launches : int
+        Kernels like this one that follow each other in the same call: the clock falls with the time of all of them.
     """
     if schedule.work_rows > MOST_CTAS:
         raise UserError(f"the call has {schedule.work_rows:,} CTAs; at most {MOST_CTAS:,} are simulated")
@@ -97,11 +109,10 @@ def attention_time(
     ladder.climb("pipeline", on_sms)
     floors = call.floors()
     ladder.climb("memory", max(floors.values()))
-    seconds, launches, correction = ladder.now, 1, 1.0
+    seconds, correction = ladder.now, 1.0
     if fidelity == "bound" or "schedule" in off or not sum(call.visits()):
         ladder.climb("schedule", seconds)
     else:
-        launches += int(call.launched.parts > 1)
         if fidelity == "cycle":
             seconds = call.every_visit(off)
         else:
@@ -117,11 +128,15 @@ def attention_time(
     # SMs and L2 slow down with the clock, DRAM does not.
     waits = 1.0 if "memory" in off else max(1.0, floors["dram"] / max(on_sms, floors["l2"], 1e-12))
     share = call.unit_cycles("tensor") * _computed_share(schedule, off) / sms / hz / ladder.now if ladder.now else 0.0
-    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now, share)
+    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now * launches, share)
     ladder.climb("clock", seconds / waits * slow)
-    ladder.climb("launch", ladder.now + launches * spec.launch.kernel_us * 1e-6)
+    ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}
-    return KernelTime(ladder.stages, busy | floors, correction)
+    merging = merge_kernel(choice.profile, problem, *call.launched.partial(schedule))
+    # What it reads has just been written.
+    merge = memory_op_seconds(spec, merging, None, missing=0.0, replayed=setting.replayed) if merging else 0.0
+    merge = 0.0 if "side" in off else merge
+    return KernelTime(ladder.stages, busy | floors, correction, merge)
 
 
 class Recording(NamedTuple):
@@ -206,7 +221,9 @@ class _Call(NamedTuple):
         moved = traffic(
             spec,
             schedule,
-            problem,
+            row_bytes=sm.row_bytes,
+            token_bytes=profile.token_bytes(problem),
+            visit_bytes=[sm.program.load_bytes(kind) for kind in ("plain", "qk_only")],
             resident=spec.chip.sm_count * sm.ctas,
             heads_share=heads_share,
             multicast=choice.tile.multicast,
@@ -214,7 +231,10 @@ class _Call(NamedTuple):
         )
         masked = mask_plan(profile, schedule)
         section = Section.of(profile, schedule, problem, choice.tiling.pack)
-        launched = grid(profile, schedule, kv_parts(profile, schedule, spec.chip.sm_count), section)
+        sms = spec.chip.sm_count
+        pack = choice.tiling.pack
+        parts = kv_parts(profile, schedule, sms, problem.q_heads // pack, packed=pack > 1)
+        launched = grid(profile, schedule, parts, section, sms)
         kinds = kinds_of_rows(schedule, masked)
         return _Call(sm, choice, schedule, problem, kinds, launched, masked, moved, heads_share, warm, hz)
 
@@ -228,7 +248,7 @@ class _Call(NamedTuple):
 
         None where they do not, or where even one head has too many visits.
         """
-        ctas, visits = self.schedule.work_rows * self.launched.parts, sum(self.visits())
+        ctas, visits = self.launched.launched(), sum(self.visits())
         floors, busy = self.floors(), self.on_sms(frozenset())
         waiting = floors["l2"] > STEADY_L2 * busy or floors["dram"] > STEADY_DRAM * busy
         waves = ctas / (self.sm.spec.chip.sm_count * self.sm.ctas)
@@ -265,7 +285,8 @@ class _Call(NamedTuple):
             alone, speed = np.array([self.sm.units(kind)["tensor"] for kind in KINDS]), 1.0
         # On a machine that waits for memory every visit takes longer, so its waves and tails do too.
         stretch = 1.0 if "memory" in off else max(1.0, max(self.floors().values()) / self.on_sms(off))
-        own = self.kinds[launched.row] / launched.parts
+        share = (launched.high - launched.low) / np.maximum(self.kinds.sum(axis=1), 1)[launched.row]
+        own = self.kinds[launched.row] * share[:, None]
         loop = own @ alone
         fixed = _row_cycles(steady, own) - own @ steady.alone
         costs = fixed + loop * _computed_share(self.schedule, off) * stretch

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import inf
 from typing import Any, NamedTuple
 
+import msgspec
+
 from ..facts import UserError
 from ..hwspecs import GpuSpec, load_labelled
 from ..simulator import Question, question
@@ -21,6 +23,18 @@ class Asked(NamedTuple):
     tiles: dict[str, Any]
 
 
+PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
+"""Our phase for that of a measured run."""
+
+PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}
+"""Phases that were timed as one, one call after the other."""
+
+
+def passes_of(run: Measurement) -> list[Measurement]:
+    """The calls behind a run: more than one where it was timed forward and backward."""
+    return [msgspec.structs.replace(run, phase=phase) for phase in PASSES.get(run.phase, (run.phase,))]
+
+
 def asked_of(run: Measurement) -> Asked:
     """What a measured run asks of the simulator.
 
@@ -33,7 +47,7 @@ def asked_of(run: Measurement) -> Asked:
         raise UserError("no measured time above zero")
     if run.suspect:
         raise UserError("contradicts every other source (marked suspect)")
-    if run.phase not in ("prefill", "diffusion"):
+    if run.phase not in PHASES:
         raise UserError(f"phase {run.phase} is not simulated yet")
     pattern = pattern_for(run.pattern or "")
     if pattern is None:
@@ -58,6 +72,8 @@ def asked_of(run: Measurement) -> Asked:
         head_dim=run.head_dim,
         head_dim_v=run.pattern_params.get("head_dim_v"),
         dtype="fp16" if run.dtype.startswith("fp16") else run.dtype,
+        # What is new is one token: to a kernel that is a decode, whatever the framework calls it.
+        phase="decode" if run.phase == "prefill" and run.seq_q == 1 else PHASES[run.phase],
         params=params,
         **shapes,
     )

@@ -11,10 +11,10 @@ from ..kernels.calibration import environment_of
 from ..simulator import Run, simulate
 from ..simulator.band import band_of
 from ..workloads import Attention
-from .asked import Asked, asked_of
+from .asked import Asked, asked_of, passes_of
 from .measurement import Measurement
 from .protocol import is_fitted, window_of
-from .sources import pattern_for, timed_as
+from .sources import Timed, pattern_for, timed_as
 
 
 class Row(NamedTuple):
@@ -119,34 +119,46 @@ def _row(run: Measurement, known: Sequence[Calibration] | None, fitted_too: bool
     )
     if is_fitted(run) and not fitted_too:
         return bare._replace(skipped="constants were fitted to this run")
+    timed = timed_as(run.table)
     try:
-        asked = asked_of(run)
-        timed = timed_as(run.table)
-        if timed.stage == "side":
-            asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec, known))
-        simulated = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known)
+        parts = [_simulated(part, timed, known) for part in passes_of(run)]
     except UserError as error:
         return bare._replace(skipped=str(error))
-    predicted = simulated.stages[timed.stage] * 1e3
-    band = band_of(simulated.choice, asked.question)
-    schedules = [op.schedule for op in simulated.plan if isinstance(op, Attention)]
+    # Of a run forward and backward, the band is that of the backward call, which is the longer one.
+    *_, (asked, last) = parts
+    band = band_of(last.choice, asked.question)
+    predicted = sum(simulated.stages[timed.stage] for _, simulated in parts) * 1e3
     return bare._replace(
         predicted_ms=predicted,
         low_ms=predicted / band.high,
         high_ms=predicted / band.low,
-        flop_bound_ms=simulated.stages["ideal"] * 1e3,
-        tile_bound_ms=simulated.stages["padding"] * 1e3,
-        worst_tile_ms=simulated.stages["padding"] * 1e3 * _worst_over_mean(simulated),
-        flops=float(asked.question.problem.flops(sum(s.pairs for s in schedules))),
-        bytes=_moved(asked),
+        flop_bound_ms=sum(simulated.stages["ideal"] for _, simulated in parts) * 1e3,
+        tile_bound_ms=sum(simulated.stages["padding"] for _, simulated in parts) * 1e3,
+        worst_tile_ms=sum(simulated.stages["padding"] * _worst_over_mean(simulated) for _, simulated in parts) * 1e3,
+        flops=sum(_flops(*part) for part in parts),
+        bytes=sum(_moved(asked) for asked, _ in parts),
         validity=band.validity,
     )
+
+
+def _simulated(run: Measurement, timed: Timed, known: Sequence[Calibration] | None) -> tuple[Asked, Run]:
+    asked = asked_of(run)
+    if timed.stage == "side":
+        asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec, known))
+    done = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known)
+    return asked, done
 
 
 def _worst_over_mean(simulated: Run) -> float:
     """Visits of the longest owner tile over those of the mean one, of the kernel that runs the pattern."""
     schedule = next(op.schedule for op in simulated.plan if isinstance(op, Attention))
     return schedule.max_visited * schedule.work_rows / max(schedule.visited, 1)
+
+
+def _flops(asked: Asked, simulated: Run) -> float:
+    """Live operations."""
+    pairs = sum(op.schedule.pairs for op in simulated.plan if isinstance(op, Attention))
+    return float(asked.question.problem.flops(pairs))
 
 
 def _moved(asked: Asked) -> float:

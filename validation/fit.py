@@ -88,8 +88,10 @@ class Case(NamedTuple):
     def on_gpu(self, profile: KernelProfile, spec: GpuSpec) -> tuple[float, int]:
         """Seconds of the kernel, and launches that are not in them."""
         choice = self.choice._replace(profile=profile, spec=spec)
-        stages = attention_time(spec, choice, self.schedule, self.problem, timed_as(self.run.table).setting).stages
-        return stages["clock"], round((stages["launch"] - stages["clock"]) / (spec.launch.kernel_us * 1e-6))
+        time = attention_time(spec, choice, self.schedule, self.problem, timed_as(self.run.table).setting)
+        # The kernel that merges split keys is launched like the first one, unless it is a node of a graph.
+        launched = int(time.merge > 0 and spec.launch.graph_node_us is None)
+        return time.stages["clock"] + time.merge - launched * spec.launch.kernel_us * 1e-6, 1 + launched
 
     def seconds(self, spec: GpuSpec, on_gpu: tuple[float, int]) -> float:
         """Seconds as they were timed, with what the environment adds to the kernel."""

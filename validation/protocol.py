@@ -152,8 +152,11 @@ def is_fitted(run: Measurement) -> bool:
 
 
 def fit_rows(runs: Iterable[Measurement], most: int = MOST_FITTED) -> list[Measurement]:
-    """The rows of a table that are fitted: a fixed random choice of those that may be."""
-    return [run for run in in_order(runs) if role(run) == "fit"][:most]
+    """The rows of a table that are fitted: a fixed random choice of those that may be.
+
+    Calls of one token are not among them: to a kernel they are no prefill.
+    """
+    return [run for run in in_order(runs) if role(run) == "fit" and run.seq_q != 1][:most]
 
 
 def score_rows(runs: Iterable[Measurement], most: int = MOST_SCORED) -> list[Measurement]:

@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from ..simulator import STAGES, KernelChoice, Prediction, attention_time, choose_kernel
 from ..simulator.baseline import dense_schedule
-from ..simulator.launch import kinds_of_rows, kv_parts, mask_plan
+from ..simulator.launch import kinds_of_rows, mask_plan
 from ..simulator.pipeline import sm_pipeline
+from ..simulator.split import kv_parts
 from ..workloads import Attention, TileSchedule
 from .case import Case, closed_form
 from .words import ms, percent
@@ -96,7 +97,7 @@ def dense_side(case: Case, p: Prediction) -> Side:
     schedule = dense_schedule(asked, choice.tiling)
     time = attention_time(choice.spec, choice, schedule, asked.problem, case.setting)
     closed = attention_time(choice.spec, choice, schedule, asked.problem, closed_form(case.setting))
-    stages, slow = {**time.stages, "side": time.stages["launch"]}, time.busy["tensor"] / closed.busy["tensor"]
+    stages, slow = {**time.stages, "side": time.stages["launch"] + time.merge}, time.busy["tensor"] / closed.busy["tensor"]
     return Side([(choice, schedule)], stages, closed.stages["pipeline"], closed.busy, slow)
 
 
@@ -168,14 +169,15 @@ def _schedule(case: Case, p: Prediction, sparse: Side, dense: Side) -> str:
         """How many CTAs there are, and how long they are, in visits."""
         choice, schedule = max(side.ops, key=lambda op: op[1].visited)
         spec, problem, profile = choice.spec, case.asked.problem, choice.profile
-        parts = kv_parts(profile, schedule, spec.chip.sm_count)
-        ctas = schedule.work_rows * parts
+        pack = choice.tiling.pack
+        parts = kv_parts(profile, schedule, spec.chip.sm_count, problem.q_heads // pack, packed=pack > 1)
+        ctas = sum(group.rows * group.copies * n for group, n in zip(schedule.groups, parts, strict=True))
         width = (problem.head_dim, problem.head_dim_v, problem.element_bytes)
         slots = spec.chip.sm_count * profile.ctas_per_sm(spec, choice.tile, *width)
         axes = mask_plan(profile, schedule).axes
         steady = sm_pipeline(spec, profile, choice.tile, problem, schedule.q_tile, schedule.kv_tile, axes).steady()
         ends = float(steady.short[-1] / steady.alone[0]) - (len(steady.short) - 1)
-        mean, longest = schedule.visited / ctas, schedule.max_visited / parts
+        mean, longest = schedule.visited / ctas, schedule.max_visited / max(parts)
         return f"{ctas:,} CTAs in {ctas / slots:.1f} waves", f"{mean:,.1f} visits, at most {longest:,.0f}, plus {ends:.1f}"
 
     (ctas, visits), (_, reference) = shape(sparse), shape(dense)

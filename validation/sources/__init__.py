@@ -9,10 +9,11 @@ profiler        profiles of torch.profiler and ncu
 from .aiconfigurator import Table, read_table, tables
 from .measured import own_runs, read_runs
 from .profiler import is_profile, read_profile
-from .published import kernel_for, pattern_for, published_runs, timed_as
+from .published import Timed, kernel_for, pattern_for, published_runs, timed_as
 
 __all__ = [
     "Table",
+    "Timed",
     "is_profile",
     "kernel_for",
     "own_runs",

@@ -53,5 +53,5 @@ def timed_as(table: str) -> Timed:
     if table in timers["kernel_only"] or table.startswith(tuple(timers["profiled"])):
         return Timed("clock", Setting())
     if table.startswith(tuple(timers["served"])):
-        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder")))
-    return Timed("launch", Setting())
+        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True))
+    return Timed("side", Setting())

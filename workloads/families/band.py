@@ -154,7 +154,7 @@ class Documents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             document = np.searchsorted(starts, q, side="right") - 1
             return starts[document], (q + 1 if self.causal else starts[document + 1])
 
-        return _interval_schedule(interval, layout, tiling)
+        return interval_schedule(interval, layout.query_tokens, layout.tokens, tiling)
 
 
 class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,7 +163,8 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Parameters
     ----------
     lengths : tuple of int
-        Tokens of each sequence; they must add up to the tokens of the call.
+        Tokens of each sequence; they must add up to the tokens of the call. Where the call has fewer queries than keys, every
+        sequence has as many of them, its last ones.
     causal : bool
         Each sequence is causal.
 
@@ -184,17 +185,23 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        if sum(self.lengths) != layout.tokens or layout.queries:
+        if sum(self.lengths) != layout.tokens:
             raise UserError(f"lengths must add up to the sequence of {layout.tokens} tokens, got {sum(self.lengths)}")
+        queries, rest = divmod(layout.queries, len(self.lengths))
+        if rest or queries > min(self.lengths):
+            raise UserError(
+                f"every one of {len(self.lengths)} sequences has as many queries, at most {min(self.lengths)}: "
+                f"seq_q={layout.queries} cannot be"
+            )
         band = Band(causal=self.causal)
         items = [(length, len(list(same))) for length, same in groupby(self.lengths)]
-        parts = [band.schedule(TokenLayout(grid=(length,)), tiling) for length, _ in items]
-        longest = max(parts, key=lambda part: part.seq_q)
+        parts = [band.schedule(TokenLayout(grid=(length,), queries=queries), tiling) for length, _ in items]
+        longest = max(parts, key=lambda part: part.seq_kv)
         first = np.cumsum([0, *(len(p.row_live) for p in parts)]).tolist()
         return TileSchedule(
             q_tile=longest.q_tile,
             kv_tile=longest.kv_tile,
-            seq_q=sum(self.lengths) * tiling.pack,
+            seq_q=layout.query_tokens * tiling.pack,
             seq_kv=sum(self.lengths),
             row_live=np.concatenate([p.row_live for p in parts]),
             runs=Runs.stack([p.runs for p in parts]),
@@ -209,17 +216,32 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def band_schedule(band: Band, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
     """The schedule of a band. Kept: every prediction asks for the same few dense schedules several times."""
     sinks = max(band.sinks, band.global_tokens)
-    return _interval_schedule(band.bounds(layout), layout, tiling, sinks, band.global_tokens, sinks_to_self=bool(band.causal))
+    return interval_schedule(
+        band.bounds(layout),
+        layout.query_tokens,
+        layout.tokens,
+        tiling,
+        sinks,
+        band.global_tokens,
+        sinks_to_self=bool(band.causal),
+    )
 
 
-def _interval_schedule(
-    bounds: Bounds, layout: TokenLayout, tiling: Tiling, sinks: int = 0, global_tokens: int = 0, *, sinks_to_self: bool = True
+def interval_schedule(
+    bounds: Bounds,
+    queries: int,
+    keys: int,
+    tiling: Tiling,
+    sinks: int = 0,
+    global_tokens: int = 0,
+    *,
+    sinks_to_self: bool = True,
 ) -> TileSchedule:
     """Schedule of queries that each see [lo, hi), the first `sinks` keys (up to hi if `sinks_to_self`) and global tokens.
 
     Because lo and hi never fall, a tile of queries sees something of [lo(first), hi(last)) and all of [lo(last), hi(first)).
     """
-    queries, keys, pack = layout.query_tokens, layout.tokens, tiling.pack
+    pack = tiling.pack
     rows = queries * pack
     begin = np.arange(0, rows, tiling.q_rows, dtype=np.int64)
     live = np.minimum(tiling.q_rows, rows - begin)

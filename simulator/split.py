@@ -1,0 +1,127 @@
+"""Split: into which parts the keys of a row are divided, so that few rows fill the machine, and the kernel that merges them."""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kernels import KernelProfile, Split
+from ..workloads import AttentionProblem, Memory, TileSchedule
+
+Ints = NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """CTAs of a group of rows, each with a range of the visits of one row of one copy; arrays [CTAs] in launch order."""
+
+    row: Ints
+    copy: Ints
+    low: Ints
+    high: Ints
+
+
+def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int, heads: int = 0, *, packed: bool = True) -> list[int]:
+    """Parts of every row of each group, for kernels that divide all rows of a group alike.
+
+    Parameters
+    ----------
+    heads : int
+        Copies of a group in one item of the batch; 0 for all of them.
+    packed : bool
+        Whether heads share a tile.
+
+    Examples
+    --------
+    >>> from simattn.kernels import kernels
+    >>> from simattn.workloads import schedule
+    >>> one_query = schedule("dense", seq_q=1, seq_kv=65536).with_copies(8)
+    >>> kv_parts(kernels.load("fa3"), one_query, sms=132)
+    [15]
+    """
+    rule = profile.split
+    if rule is None or (rule.packed_only and not packed):
+        return [1] * len(schedule.groups)
+    counts = schedule.counts.visited
+    most = [int(counts[g.first_row : g.first_row + g.rows].max(initial=0)) for g in schedule.groups]
+    ctas = schedule.work_rows
+    if rule.rule == "floor":
+        return [max(1, min(n // rule.part_tiles + (n % rule.part_tiles > 0), sms // ctas)) for n in most]
+    if rule.per_item and heads:
+        ctas = max(g.rows * min(g.copies, heads) for g in schedule.groups)
+    shares = _fullest(rule, ctas, max(most), sms)
+    even = ceil(rule.slack * schedule.visited / sms) if rule.slack else 1
+    return [max(1, min(shares, ceil(n / even) if rule.slack else shares)) for n in most]
+
+
+def _fullest(rule: Split, ctas: int, most: int, sms: int) -> int:
+    """The fewest parts whose last wave is filled to 85 % of the best."""
+    slots = sms * rule.slots
+    if ctas >= rule.below * slots or most <= rule.min_tiles:
+        return 1
+    # Finer division that makes no part shorter is none.
+    finest = [n for n in range(1, min(most, slots, MOST_PARTS) + 1) if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
+    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in finest}
+    return next(parts for parts, share in filled.items() if share >= 0.85 * max(filled.values()))
+
+
+MOST_PARTS = 128
+"""Most parts of a row in FlashAttention's kernels."""
+
+
+def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_together: int) -> Part:
+    """The visits of a group dealt to the SMs in equal shares, item after item.
+
+    Parameters
+    ----------
+    rows_together : int
+        CTAs that go through the same keys side by side (tiles of one item); each of them has its own part of the machine.
+    """
+    own = schedule.groups[group]
+    shares = max(1, sms // max(1, rows_together))
+    counts = schedule.counts.visited[own.first_row : own.first_row + own.rows]
+    lengths = np.repeat(counts[None, :], own.copies, axis=0).ravel()[::rows_together]
+    payload = ceil(int((lengths + rule.overhead_tiles).sum()) / shares) + rule.overhead_tiles
+    cuts: list[tuple[int, int, int]] = []
+    item, begin = 0, 0
+    for _ in range(shares):
+        left = payload
+        while item < len(lengths):
+            rest = int(lengths[item]) - begin
+            if left >= rest + rule.overhead_tiles:
+                cuts.append((item, begin, begin + rest))
+                left -= rest + rule.overhead_tiles
+                item, begin = item + 1, 0
+                continue
+            if left > rule.overhead_tiles:
+                cuts.append((item, begin, begin + left - rule.overhead_tiles))
+                begin += left - rule.overhead_tiles
+            break
+    items, low, high = (np.array(column, np.int64) for column in zip(*cuts, strict=True))
+    first = np.repeat(items * rows_together, rows_together) + np.tile(np.arange(rows_together), len(items))
+    return Part(
+        own.first_row + first % own.rows, first // own.rows, np.repeat(low, rows_together), np.repeat(high, rows_together)
+    )
+
+
+def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:
+    """The kernel that makes one result of the parts of each row; None where the CTAs do that themselves, or nothing is divided.
+
+    Parameters
+    ----------
+    partial_rows, merged_rows : int
+        Rows of partial output, in fp32 with their log-sum-exp, and rows that they become.
+
+    Examples
+    --------
+    >>> from simattn.kernels import kernels
+    >>> problem = AttentionProblem(q_heads=32, kv_heads=8, seq_q=1, seq_kv=32768, head_dim=128, phase="decode")
+    >>> merge_kernel(kernels.load("fa3_decode"), problem, 15 * 32, 32).bytes
+    255872
+    """
+    if profile.split is None or profile.split.merge != "kernel" or not partial_rows:
+        return None
+    read = partial_rows * (problem.head_dim_v + 1) * 4
+    return Memory("merge", read + merged_rows * problem.head_dim_v * 2, launches=1)
