@@ -13,12 +13,12 @@ from ..facts import UserError
 from ..kernels import Calibration
 from ..kernels.band import size_class
 from ..kernels.calibration import all_calibrations
-from .compare import Row, compare, is_dense, pattern_class
+from .compare import Row, compare, is_dense
 from .measurement import Measurement
 from .noise import Floor, noise_floor
 from .protocol import Subject, fit_rows, protocol, score_rows
 from .roofline import fitted_roofline
-from .scores import Group, GroupScore, dense_rooflines, group_scores
+from .scores import FORWARD, Group, GroupScore, dense_rooflines, group_scores, kind_of
 from .sources import published_runs, tables
 from .sources.aiconfigurator import Table, read_table
 
@@ -143,8 +143,9 @@ def _table_groups(row: Row) -> list[Group]:
 
 
 def _published_groups(row: Row) -> list[Group]:
-    sparse = "dense" if is_dense(row) else "sparse"
-    return [Group("all", "all", "all"), Group("all", "all", f"all {sparse}"), Group(row.gpu, row.kernel, pattern_class(row))]
+    kind = "all dense" if is_dense(row) else "all sparse"
+    kind += "" if row.phase in FORWARD else f", {row.phase}"
+    return [Group("all", "all", "all"), Group("all", "all", kind), Group(row.gpu, row.kernel, kind_of(row))]
 
 
 def _floor(subject: Subject, runs: Sequence[Measurement]) -> Floor:
