@@ -80,8 +80,10 @@ class GroupScore(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """The group as `simattn validate --json` prints it."""
-        named = {name: value._asdict() if isinstance(value, tuple) else value for name, value in self._asdict().items()}
-        return {**named.pop("group"), **named}
+        named = {
+            name: value._asdict() if isinstance(value, (Score, Interval)) else value for name, value in self._asdict().items()
+        }
+        return {**named.pop("group")._asdict(), **named}
 
 
 def score(errors: Iterable[float]) -> Score:
@@ -181,10 +183,10 @@ def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | 
     errors = [row.error or 0.0 for row in rows]
     naive = [(row, roofline(row)) for row in rows]
     fitted = [found.ms(row) / row.measured_ms - 1 for row, found in naive if found is not None and row.measured_ms]
-    bounds = [
+    flop, tile = (
         score([getattr(row, name) / row.measured_ms - 1 for row in rows if row.measured_ms])
         for name in ("flop_bound_ms", "tile_bound_ms")
-    ]
+    )
     speedups = [row.speedup_error for row in rows if row.speedup_error is not None]
     inside = [row.inside for row in rows if not makes_bands(row.id)]
     return GroupScore(
@@ -196,7 +198,8 @@ def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | 
         score(speedups) if speedups else None,
         float(np.mean(inside)) if inside else None,
         len(inside),
-        *bounds,
+        flop,
+        tile,
         # The same rows, or none.
         score(fitted) if len(fitted) == len(rows) else None,
     )
