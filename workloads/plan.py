@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Literal
+
+import numpy as np
 
 from ..facts import UserError
 from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .families import Band, Box, Family
+from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .problem import AttentionProblem
-from .schedule import TileSchedule
+from .schedule import Kind, TileSchedule
 
 TilingOf = Callable[[str], Tiling]
 """The tiling of the kernel that will run a mask class."""
@@ -84,6 +87,8 @@ def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: 
     tiling = tiling_of(family.mask_class())
     if problem.phase == "backward":
         return _backward(family, problem, layout, tiling)
+    if tiling.major == "kv":
+        return kv_major_plan(_with_heads(family.schedule(layout, tiling), problem, tiling), problem, family.mask_class())
     if style == "split_text" and layout.text:
         return _split_text(family, problem, layout, tiling, tiling_of("dense"))
     main = Attention("attention", _with_heads(family.schedule(layout, tiling), problem, tiling), family.mask_class())
@@ -95,6 +100,34 @@ def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: 
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
             ops.append(Attention("text-all", _dense(text, problem, tiling_of("dense")), "dense"))
     return tuple(ops)
+
+
+def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str) -> Plan:
+    """The ops of a kernel whose CTAs own keys: what it has to know beforehand of each query, its visits, and their sum.
+
+    Maxima and sums of the scores of every query come first, by a kernel that only multiplies Q and K. Each visit then leaves a
+    partial output, and the last kernel adds these up.
+
+    References
+    ----------
+    Relaxed-System-Lab/Flash-Sparse-Attention: statistics, main and reduction kernels.
+
+    Examples
+    --------
+    >>> from simattn.workloads import schedule
+    >>> problem = AttentionProblem(q_heads=4, seq_q=4096, head_dim=128)
+    >>> [op.name for op in kv_major_plan(schedule("streaming_llm", seq_q=4096).with_copies(4), problem, "blocks")]
+    ['statistics', 'by keys', 'reduction']
+    """
+    turned = by_keys(schedule)
+    scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
+    written = schedule.visited * schedule.q_tile * problem.head_dim_v * problem.element_bytes
+    summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
+    return (
+        Attention("statistics", scores_only, mask_class),
+        Attention("by keys", turned, mask_class),
+        Memory("reduction", written + summed, launches=1),
+    )
 
 
 def _backward(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Plan:

@@ -36,7 +36,7 @@ class Kind(IntEnum):
     QK_ONLY = 3
     """QK and a test; the rest was found negligible (BLASST)."""
     SKIPPED = 4
-    """Nothing; the look that finds it skipped is not priced yet."""
+    """Nothing but the look that finds it skipped."""
 
 
 class Buffer(NamedTuple):
@@ -110,9 +110,11 @@ class TileSchedule:
         The pattern's own blocks.
     box : tuple of int
         Tiles per axis where tiles are boxes of a grid (for pictures); empty otherwise.
+    segment : int
+        Keys that lie side by side in memory, of GATHER runs: 1 for a list of tokens, the size of a page or block for others.
     major : str
-        Axis of the owner tiles. `kv` for kernels whose CTAs own keys and visit queries: what is said here of queries then holds for
-        keys, and of keys for queries.
+        Axis of the owner tiles. `kv` for kernels whose CTAs own keys and visit queries: what is said here of queries then holds
+        for keys, and of keys for queries.
 
     Notes
     -----
@@ -134,6 +136,7 @@ class TileSchedule:
     row_keys: Ints | None = None
     blocks: BlockGrid | None = None
     box: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    segment: int = 1
     major: Literal["q", "kv"] = "q"
 
     # -- counts ------------------------------------------------------------------------------------------------------
