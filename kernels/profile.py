@@ -151,6 +151,8 @@ class Split(_Table, frozen=True):
     """`fill`: the CTAs of one item of the batch are counted, not those of all (`slack` then bounds the parts)."""
     packed_only: bool = False
     """Only where heads share a tile."""
+    only_shorter: bool = False
+    """`fill`: numbers of parts that make them no shorter than one part fewer does are passed over."""
     overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0
     """`even`: visits that starting on a row counts as."""
     merge: Literal["kernel", "last_cta"] = "kernel"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -61,9 +62,10 @@ def _fullest(rule: Split, ctas: int, most: int, sms: int) -> int:
     slots = sms * rule.slots
     if ctas >= rule.below * slots or most <= rule.min_tiles:
         return 1
-    # Finer division that makes no part shorter is none.
-    finest = [n for n in range(1, min(most, slots, MOST_PARTS) + 1) if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
-    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in finest}
+    able: Sequence[int] = range(1, min(most, slots, MOST_PARTS) + 1)
+    if rule.only_shorter:
+        able = [n for n in able if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
+    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in able}
     return next(parts for parts, share in filled.items() if share >= 0.85 * max(filled.values()))
 
 

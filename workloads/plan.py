@@ -116,7 +116,7 @@ def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class:
     --------
     >>> from simattn.workloads import schedule
     >>> problem = AttentionProblem(q_heads=4, seq_q=4096, head_dim=128)
-    >>> [op.name for op in kv_major_plan(schedule("streaming_llm", seq_q=4096).with_copies(4), problem, "blocks")]
+    >>> [op.name for op in kv_major_plan(schedule("causal", seq_q=4096).with_copies(4), problem, "blocks")]
     ['statistics', 'by keys', 'reduction']
     """
     turned = by_keys(schedule)

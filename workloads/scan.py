@@ -20,7 +20,7 @@ def scanned(schedule: TileSchedule) -> TileSchedule:
     >>> from simattn.workloads import schedule
     >>> sinks = schedule("streaming_llm", seq_q=1024, window=128, sinks=64, q_tile=64, kv_tile=64)
     >>> found = scanned(sinks)
-    >>> found.visited == sinks.visited, int(found.counts.skipped.sum()), found.counts.skipped[-1]
+    >>> found.visited == sinks.visited, int(found.counts.skipped.sum()), int(found.counts.skipped[-1])
     (True, 78, 12)
     """
     runs, tile = schedule.runs, schedule.kv_tile
