@@ -209,7 +209,7 @@ def _plain(message: str, document: Document, kind: type[msgspec.Struct], noun: s
 
 def _types(kind: type[msgspec.Struct], path: str) -> dict[str, Any]:
     """Types of the fields of the struct at a dotted path below `kind`."""
-    for key in filter(None, path.split(".")):
+    for key in filter(None, re.sub(r"\[[^\]]*\]", "", path).split(".")):
         types = {field.name: field.type for field in msgspec.structs.fields(kind)}
         inner = [t for t in (types.get(key), *get_args(types.get(key))) if isinstance(t, type)]
         kind = next((t for t in inner if issubclass(t, msgspec.Struct)), kind)

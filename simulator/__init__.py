@@ -7,6 +7,7 @@ machine     every visit of every CTA on every SM, cycle by cycle, with L2 and DR
 pipeline    one SM: how fast visits follow each other, and what a CTA costs besides
 launch      which rows become CTAs, in which order, with which masks
 memory      what L2 and DRAM have to move
+side        what runs beside the attention kernels
 intervals   the two classic bounds of a loop
 trace       what happened, op by op, as a Chrome trace
 device      all SMs: CTAs of known cost dispatched
@@ -16,6 +17,11 @@ baseline    the dense call, by the fastest kernel
 bounds      closed forms
 prediction  the answer
 predict     simulates a plan and puts the answer together
+graph       tasks that wait for each other: a layer, a step, a ring
+system      streams, copy engines and links that work side by side
+e2e         a whole model, every layer and step
+offload     decoding with keys and values in host memory
+ring        attention over a sequence that several GPUs share
 """
 
 from .bounds import Bounds, bounds

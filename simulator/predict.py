@@ -7,17 +7,20 @@ from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
-from ..facts import Document, unknown_name
+import msgspec
+
+from ..facts import Document, UserError, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import KernelProfile, kernels
-from ..workloads import Attention, Memory, Plan, Tiling
+from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling, TilingOf
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import cache_write_seconds, memory_op_seconds
-from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, Prediction, Provenance, SideOp, Stage, Tiles
+from .memory import cache_write_seconds
+from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
+from .side import side_op
 from .waterfall import STAGES, KernelTime, attention_time
 
 
@@ -90,10 +93,10 @@ def predict(
             raise unknown_name("stage", name, STAGES[1:])
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     shapes = {name: problem.pop(name) for name in list(problem) if name in _PROBLEM_FIELDS}
-    asked = question(pattern, params={**(params or {}), **problem}, **shapes)
+    asked = question(pattern, params={**(params or {}), **problem}, seed=seed, **shapes)
     setting = Setting(clock, fidelity, frozenset(without), warm)
     fastest = fastest_dense(asked, spec, setting)
-    if kernel is None and asked.pattern.family.mask_class() == "dense":
+    if kernel is None and asked.pattern.system.kernel is None and asked.pattern.family.mask_class() == "dense":
         kernel = fastest.kernel
     run = simulate(asked, spec, kernel=kernel, q_tile=q_tile, kv_tile=kv_tile, setting=setting)
     baseline_run = fastest if baseline is None else fastest_dense(asked, spec, setting, only=baseline)
@@ -103,6 +106,10 @@ def predict(
     dense = dense_schedule(asked, Tiling(q=(main.tiling.q_rows,), kv=(main.tiling.kv_rows,), pack=main.tiling.pack))
     latency = run.stages["side"]
     low, high = _ratio_band(main, asked)
+    spread = _seed_spread(asked, run, seed) if asked.pattern.random else None
+    if spread is not None:
+        share = run.stages["launch"] / latency
+        low, high = low / (1 + share * (spread[1] - 1)), high / (1 - share * (1 - spread[0]))
     stages = tuple(Stage(stage=name, latency_ms=run.stages[name] * 1e3) for name in STAGES)
     utilization = {unit: seconds / latency for unit, seconds in run.busy.items()}
     return Prediction(
@@ -125,7 +132,7 @@ def predict(
         tflops=asked.problem.flops(pairs) / latency / 1e12,
         bounds=bounds(attention, dense),
         density=Density(pairs=pairs / dense.pairs, tiles=sum(s.tile_area for s in attention) / dense.tile_area),
-        blocks=_blocks(asked, main.tiling),
+        blocks=_blocks(asked, run),
         tiles=Tiles(
             visited=sum(s.visited for s in attention),
             full=sum(s.full for s in attention),
@@ -136,32 +143,37 @@ def predict(
         waterfall=stages,
         limiter=_limiter(stages, utilization),
         utilization=utilization,
-        side=tuple(SideOp(op=name, latency_ms=seconds * 1e3) for name, seconds in run.side),
+        attention=tuple(run.kernels),
+        side=tuple(run.side),
         provenance=Provenance(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
-            recalled=_recalled(spec, (main.profile, run.helper.profile), baseline_run.kernel),
+            recalled=_recalled(spec, run.profiles, baseline_run.kernel, asked.pattern.system),
             validity="in_domain" if _in_domain(main, asked) else "extrapolated",
             spec_hash=spec.spec_hash(),
             seed=seed,
+            seed_spread=spread,
+            exactness=asked.pattern.system.why or asked.pattern.system.exactness,
         ),
     )
 
 
-_PROBLEM_FIELDS = frozenset(inspect.signature(question).parameters) - {"pattern", "params"}
+_PROBLEM_FIELDS = frozenset(inspect.signature(question).parameters) - {"pattern", "params", "seed"}
 
 
 class Run(NamedTuple):
     """A simulated call, in seconds."""
 
     plan: Plan
+    tiling_of: TilingOf
     choice: KernelChoice
     """The kernel that ran the pattern itself."""
-    helper: KernelChoice
-    """The kernel that ran its dense parts."""
+    profiles: tuple[KernelProfile, ...]
+    """Those of all kernels that ran, the main one first."""
     stages: dict[str, float]
     busy: dict[str, float]
-    side: list[tuple[str, float]]
+    kernels: list[KernelRun]
+    side: list[SideOp]
     correction: float
 
 
@@ -179,26 +191,89 @@ def simulate(
     The plan is priced op by op: the ladders of its attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), kernel), q_tile, kv_tile)
-    helper = main if mask_class == "dense" else choose_kernel(spec, problem, "dense")
-    chosen = {mask_class: main, "dense": helper}
-    plan = asked.pattern.plan(problem, asked.layout, lambda needed: chosen[needed].tiling)
+    wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
+    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted), q_tile, kv_tile)
+    chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
+
+    def choice_of(needed: str, own: str | None) -> KernelChoice:
+        if (needed, own) not in chosen:
+            usable = _usable(spec, problem, needed, own)
+            chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable)
+        return chosen[needed, own]
+
+    def tiling_of(needed: str, own: str | None) -> Tiling:
+        return choice_of(needed, own).tiling
+
+    plan = asked.pattern.plan(problem, asked.layout, tiling_of)
     times: list[KernelTime] = []
-    side: list[tuple[str, float]] = []
+    runs: list[KernelRun] = []
+    side: list[SideOp] = []
     if setting.writes_cache:
-        side.append(("KV-cache write", cache_write_seconds(main.spec, problem, warm=setting.warm)))
+        written = cache_write_seconds(main.spec, problem, warm=setting.warm)
+        side.append(SideOp(op="KV-cache write", latency_ms=written * 1e3))
     for op in plan:
-        if isinstance(op, Memory):
-            side.append((op.name, memory_op_seconds(main.spec, op, main.profile.permute_gbps)))
+        if isinstance(op, Attention):
+            choice = choice_of(op.mask_class, op.kernel)
+            time = _launched(op, choice, problem, setting)
+            times.append(time)
+            launches = min(op.launches, op.schedule.copies)
+            latency_ms = time.stages["launch"] * 1e3
+            runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
+            if time.merge:
+                side.append(SideOp(op="merge of split keys", latency_ms=time.merge * 1e3))
         else:
-            used = chosen[op.mask_class]
-            times.append(attention_time(used.spec, used, op.schedule, problem, setting))
-            if times[-1].merge:
-                side.append(("merge of split keys", times[-1].merge))
+            side.append(side_op(main.spec, op, main.profile.permute_gbps, setting.clock))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
-    stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
+    stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(op.latency_ms for op in side) * 1e-3)
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
-    return Run(plan, main, helper, stages, busy, side, times[0].correction)
+    ran = {choice.profile.name: choice.profile for choice in (main, *chosen.values())}
+    return Run(plan, tiling_of, main, tuple(ran.values()), stages, busy, runs, side, times[0].correction)
+
+
+def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
+    """The kernel of a system's own code where it runs on the GPU, or else None: the usual one."""
+    width = max(problem.head_dim, problem.head_dim_v)
+    if own is None:
+        return None
+    variant = kernels.load(own).variant(problem.phase, mask_class, problem.dtype)
+    return own if variant.serves(spec, mask_class, problem.dtype, width, problem.phase) else None
+
+
+def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, setting: Setting) -> KernelTime:
+    """An attention op in all its launches, one after the other: each has a tail of its own."""
+    copies, launches = op.schedule.copies, min(op.launches, op.schedule.copies)
+    if launches == 1:
+        return attention_time(choice.spec, choice, op.schedule, problem, setting)
+    each, odd = divmod(copies, launches)
+    if odd or any(group.copies % each for group in op.schedule.groups):
+        raise UserError(f"{op.name}: {copies} heads and items cannot be split evenly over {launches} launches")
+    times: list[tuple[int, KernelTime]] = []
+    for group in op.schedule.groups:
+        repeats = group.copies // each
+        one = op.schedule.of_group(group._replace(copies=each))
+        times.append((repeats, attention_time(choice.spec, choice, one, problem, setting, launches=launches)))
+    stages = {name: sum(n * time.stages[name] for n, time in times) for name in STAGES[:-1]}
+    busy = {unit: sum(n * time.busy[unit] for n, time in times) for unit in times[0][1].busy}
+    return KernelTime(stages, busy, times[0][1].correction, sum(n * time.merge for n, time in times))
+
+
+def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
+    """Least and most tile area under a few other seeds, over that of this one, of some of the heads."""
+    p = asked.problem
+    kv_heads = min(p.kv_heads, max(1, SPREAD_HEADS // p.gqa_group))
+    some = msgspec.structs.replace(p, batch=1, kv_heads=kv_heads, q_heads=kv_heads * p.gqa_group)
+
+    def area(pattern: Pattern) -> int:
+        plan = pattern.plan(some, asked.layout, run.tiling_of)
+        return sum(op.schedule.tile_area for op in plan if isinstance(op, Attention))
+
+    own = max(area(asked.pattern), 1)
+    ratios = [area(asked.pattern.with_seed(seed + n)) / own for n in range(1, SPREAD_SEEDS + 1)]
+    return min(1.0, *ratios), max(1.0, *ratios)
+
+
+SPREAD_SEEDS, SPREAD_HEADS = 3, 8
+"""Further seeds, and heads of each, that are drawn to see how much the work varies."""
 
 
 def _in_domain(choice: KernelChoice, asked: Question) -> bool:
@@ -221,11 +296,13 @@ ENOUGH_SCORED = 30
 """Scored rows from which on their quantiles make a band."""
 
 
-def _blocks(asked: Question, tiling: Tiling) -> Blocks | None:
-    """The pattern's own blocks, text included, where it has any."""
-    if asked.pattern.family.mask_class() != "blocks":
+def _blocks(asked: Question, run: Run) -> Blocks | None:
+    """The pattern's own blocks, text included, of the mean head, where it has any."""
+    main = next(op.schedule for op in run.plan if isinstance(op, Attention))
+    if main.blocks is None:
         return None
-    own = asked.pattern.schedule(asked.layout, tiling).blocks
+    whole = (main.seq_q, main.seq_kv) == (asked.layout.query_tokens, asked.layout.tokens)
+    own = main.blocks if whole else asked.pattern.schedule(asked.layout, run.choice.tiling).blocks
     return Blocks(**own._asdict()) if own else None
 
 
@@ -238,8 +315,8 @@ def _limiter(stages: tuple[Stage, ...], utilization: dict[str, float]) -> str:
     return max(("l2", "dram"), key=lambda unit: utilization[unit]) if worst == "memory" else worst
 
 
-def _recalled(spec: GpuSpec, used: tuple[KernelProfile, ...], baseline: str) -> tuple[str, ...]:
-    """Values of the GPU and of the kernels that are from memory."""
+def _recalled(spec: GpuSpec, used: tuple[KernelProfile, ...], baseline: str, system: System) -> tuple[str, ...]:
+    """Values of the GPU, the kernels and the system that are from memory; its published workload is the user's to choose."""
     # A profile may be of the user's own file, and its name one that no shelf knows.
     profiles = {profile.name: profile for profile in used}
     if baseline not in profiles:
@@ -258,4 +335,7 @@ def _recalled(spec: GpuSpec, used: tuple[KernelProfile, ...], baseline: str) -> 
     )
     of_spec = [f"{spec.name}: {path}" for path, p in spec.meta.items() if p.kind == "recalled" and path.startswith(tables)]
     of_kernels = [f"{name}: {path}" for name in profiles for path, p in profiles[name].meta.items() if p.kind == "recalled"]
-    return (*sorted(of_spec), *sorted(of_kernels))
+    of_system = [
+        f"{system.name}: {path}" for path, p in system.meta.items() if p.kind == "recalled" and not path.startswith("workload")
+    ]
+    return (*sorted(of_spec), *sorted(of_kernels), *sorted(of_system))

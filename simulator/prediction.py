@@ -61,11 +61,23 @@ class Stage(_Part, frozen=True):
     latency_ms: float
 
 
+class KernelRun(_Part, frozen=True):
+    """One attention kernel of the call, in all its launches."""
+
+    op: str
+    kernel: str
+    launches: int
+    latency_ms: float
+
+
 class SideOp(_Part, frozen=True):
-    """A kernel beside the attention kernels."""
+    """A kernel, or work of the host, beside the attention kernels; what several calls share counts in part."""
 
     op: str
     latency_ms: float
+    bytes: float = 0.0
+    flops: float = 0.0
+    launches: int = 1
 
 
 class Provenance(_Part, frozen=True):
@@ -81,6 +93,10 @@ class Provenance(_Part, frozen=True):
     """`in_domain` of a calibration, or `extrapolated`."""
     spec_hash: str
     seed: int
+    seed_spread: tuple[float, float] | None
+    """Least and most work under other seeds, over that of this one; None where nothing is drawn at random."""
+    exactness: str
+    """`exact`, or why the pattern is an approximation of what was published."""
 
 
 class Prediction(_Part, frozen=True):
@@ -102,6 +118,8 @@ class Prediction(_Part, frozen=True):
         Ladder of ever less ideal machines; the last stage is the prediction.
     bounds : Bounds
         Speedups at best.
+    attention : tuple of KernelRun
+        Its attention kernels, in stream order; what runs beside them is in `side`.
     """
 
     gpu: str
@@ -128,6 +146,7 @@ class Prediction(_Part, frozen=True):
     waterfall: tuple[Stage, ...]
     limiter: str
     utilization: dict[str, float]
+    attention: tuple[KernelRun, ...]
     side: tuple[SideOp, ...]
     provenance: Provenance
     schema: str = SCHEMA

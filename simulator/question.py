@@ -8,6 +8,7 @@ import msgspec
 
 from ..facts import Document, UserError, convert
 from ..workloads import AttentionProblem, Pattern, TokenLayout, make_layout, models
+from ..workloads.qk import load_qk
 
 
 class Question(NamedTuple):
@@ -38,6 +39,7 @@ def question(
     causal: bool | None = None,
     phase: str | None = None,
     params: Document | None = None,
+    seed: int = 0,
 ) -> Question:
     """The pattern on its published workload, with every given value in place of the published one.
 
@@ -51,19 +53,32 @@ def question(
         if Pattern(pattern, given, published=True).system.family == "box":
             raise UserError("gna is causal by axis: give the parameter causal, as in --set causal=true,false,false")
         given["causal"] = causal
-    chosen = Pattern(pattern, given, published=True)
+    chosen = Pattern(pattern, given, published=True, seed=seed)
     workload = chosen.system.workload
-    source = models.load(model or workload.model)
+    if shape and not (model or workload.model):
+        raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
+    if "qk" in given:
+        sizes = load_qk(str(given["qk"])).sizes()
+        q_heads, kv_heads, head_dim = (
+            _same(name, own, sizes[name]) for name, own in (("q_heads", q_heads), ("kv_heads", kv_heads), ("head_dim", head_dim))
+        )
+        if grid is None and frames is None and chosen.default_layout().tokens != sizes["seq_kv"]:
+            seq_q, seq_kv = _same("seq_q", seq_q, sizes["seq_q"]), _same("seq_kv", seq_kv, sizes["seq_kv"])
+    source = models.load(model or workload.model) if model or shape else None
+    phase = phase or workload.phase
     if phase == "decode" and seq_q is None and grid is None and frames is None:
-        seq_q, seq_kv = chosen.items, seq_kv or (source.layout(shape) if model or shape else chosen.default_layout()).tokens
+        seq_q, seq_kv = (
+            workload.seq_q or chosen.items,
+            seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens,
+        )
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     if layout is None or (text is None and len(layout.grid) > 1):
-        usual = source.layout(shape) if model or shape else chosen.default_layout()
+        usual = source.layout(shape) if source else chosen.default_layout()
         if layout is not None:
             layout = msgspec.structs.replace(layout, text=usual.text)
         else:
             layout = usual if text is None else convert({"grid": usual.grid, "text": text}, TokenLayout, "layout")
-    base = source.problem(shape if model or shape else workload.shape)
+    base = source.problem(shape, layout) if source else workload.problem()
     heads = q_heads if q_heads is not None else base.q_heads
     shared = base.kv_heads if base.kv_heads != base.q_heads or q_heads is None else heads
     width = head_dim if head_dim is not None else base.head_dim
@@ -79,9 +94,19 @@ def question(
         "phase": phase or base.phase,
         "causal": bool(chosen.family.without_pattern().causal),
     }
+    if "qk" in given:
+        for name in ("seq_q", "seq_kv"):
+            _same(name, document[name], sizes[name])
     if kv_heads is not None and kv_heads < 1:
         raise UserError(f"kv_heads must be at least 1, got {kv_heads}")
     return Question(chosen, convert(document, AttentionProblem, "problem"), layout)
+
+
+def _same(name: str, given: int | None, of_file: int) -> int:
+    """A number that the file of Q and K fixes."""
+    if given is not None and given != of_file:
+        raise UserError(f"the file of Q and K has {name}={of_file}, and the call {name}={given}")
+    return of_file
 
 
 def problem_fields(asked: Question) -> dict[str, Any]:

@@ -78,7 +78,13 @@ class KernelTime(NamedTuple):
 
 
 def attention_time(
-    spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting
+    spec: GpuSpec,
+    choice: KernelChoice,
+    schedule: TileSchedule,
+    problem: AttentionProblem,
+    setting: Setting,
+    *,
+    launches: int = 1,
 ) -> KernelTime:
     """Climb the ladder for one attention kernel.
 
@@ -88,6 +94,8 @@ def attention_time(
         Its work, over all heads and items.
     setting : Setting
         How it is run, and how closely it is simulated.
+    launches : int
+        Kernels like this one that follow each other in the same call: the clock falls with the time of all of them.
     """
     if schedule.work_rows > MOST_CTAS:
         raise UserError(f"the call has {schedule.work_rows:,} CTAs; at most {MOST_CTAS:,} are simulated")
@@ -122,7 +130,7 @@ def attention_time(
     # SMs and L2 slow down with the clock, DRAM does not.
     waits = 1.0 if "memory" in off else max(1.0, floors["dram"] / max(on_sms, floors["l2"], 1e-12))
     share = call.unit_cycles("tensor") * _computed_share(schedule, off) / sms / hz / ladder.now if ladder.now else 0.0
-    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now, share)
+    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now * launches, share)
     ladder.climb("clock", seconds / waits * slow)
     ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}

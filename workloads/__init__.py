@@ -6,18 +6,27 @@ runs       runs of keys, and the sweep that makes them disjoint
 schedule   TileSchedule: the work that one attention kernel is handed
 families/  parametric generators of schedules
 visits     the kv tiles of every row, one by one
+model      published models (models/*.toml); hf_config: those of a config.json
+layers     what a layer of a model runs beside its self-attention
+system     published methods (systems/*.toml): family, parameters, kernels beside, workload, claims
+expressions  formulas of bytes, FLOPs and launches in these files
+ops        what each kernel of a plan has to do
 plan       Plan: the ops that a call really runs
-pattern    patterns by name (systems/*.toml): family, parameters, published workload
-model      published models (models/*.toml)
+pattern    patterns by name: a system with parameters
+related    published attention that runs as another entry does (related.toml)
+qk         real queries and keys from a file
 """
 
 from .bsr import from_bsr
 from .layout import Tiling, TokenLayout
 from .model import Model, models
-from .pattern import Pattern, System, make_layout, schedule, systems
-from .plan import Attention, Memory, Op, Plan, kv_cache_write
+from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
+from .pattern import Pattern, make_layout, schedule
+from .plan import TilingOf, kv_cache_write
 from .problem import AttentionProblem
+from .related import Related, related
 from .schedule import BlockGrid, Buffer, Counts, Group, Kind, TileSchedule
+from .system import Claim, Part, Policy, Side, System, Workload, systems
 from .visits import Visits, visits
 
 __all__ = [
@@ -25,23 +34,35 @@ __all__ = [
     "AttentionProblem",
     "BlockGrid",
     "Buffer",
+    "Claim",
     "Counts",
+    "Gemm",
     "Group",
+    "Host",
     "Kind",
     "Memory",
     "Model",
     "Op",
+    "Part",
     "Pattern",
     "Plan",
+    "Policy",
+    "Related",
+    "Side",
+    "SideOp",
+    "Sort",
     "System",
     "TileSchedule",
     "Tiling",
+    "TilingOf",
     "TokenLayout",
     "Visits",
+    "Workload",
     "from_bsr",
     "kv_cache_write",
     "make_layout",
     "models",
+    "related",
     "schedule",
     "systems",
     "visits",

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, cast
+from copy import copy
+from typing import Any, cast
 
 import msgspec
-from msgspec import Struct
 
-from ..facts import Document, Provenance, Shelf, UserError, convert
-from .families import FAMILIES, Documents, Family, Listed, Ragged
+from ..facts import Document, UserError, convert, unknown_name
+from .families import Documents, Family, Listed, Ragged, family_type
 from .layout import Tiling, TokenLayout
-from .model import models
-from .plan import Plan, Style, TilingOf, build_plan
+from .ops import Plan
+from .plan import TilingOf, build_plan
 from .problem import AttentionProblem
+from .related import refuse_related
 from .schedule import TileSchedule
-
-
-class Workload(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The problem on which a system was published: a model in one of its settings, or with a length of its own."""
-
-    model: str
-    shape: str | None = None
-    seq: int = 0
-    text: int | None = None
-    params: Document = {}
-    """Parameters of the published setting, used as one unless the user gives parameters that the family requires."""
-
-
-class System(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An entry of the systems data: a published method, or a baseline."""
-
-    name: str
-    title: str
-    family: Literal["band", "documents", "ragged", "box", "frame_band", "listed"]
-    summary: str
-    params: Document = {}
-    required: tuple[str, ...] = ()
-    """Parameters without which the name means nothing, beside those that the family requires."""
-    fixed: tuple[str, ...] = ()
-    """Parameters that are the pattern itself, and so are nobody's to give."""
-    style: Style = "one_kernel"
-    workload: Workload
-    exactness: Literal["exact", "approximate"] = "exact"
-    why: str = ""
-    """Why it is approximate."""
-    meta: dict[str, Provenance]
-
-
-systems: Shelf[System] = Shelf(Path(__file__).parent / "systems", "pattern", System)
-"""Every pattern that ships with the package."""
+from .system import systems
 
 
 class Pattern:
@@ -63,6 +29,15 @@ class Pattern:
         Parameters of its family, over the system's own.
     published : bool
         Fill in the published setting where the user gives no parameter that the family requires.
+    seed : int
+        Seed of families that draw at random, unless `params` has one.
+
+    Attributes
+    ----------
+    family : Family
+        Of the main attention.
+    parts : tuple of Family
+        Of the further attention kernels of the same call.
 
     Examples
     --------
@@ -72,21 +47,42 @@ class Pattern:
     (16, 8, 8)
     """
 
-    def __init__(self, name: str, params: Document | None = None, *, published: bool = False) -> None:
-        self.system = systems.load(name)
-        given = dict(params or {})
+    def __init__(self, name: str, params: Document | None = None, *, published: bool = False, seed: int = 0) -> None:
+        try:
+            self.system = systems.load(name)
+        except UserError:
+            refuse_related(name)
+            raise
+        given, of_parts = self._sorted(dict(params or {}))
         for parameter in self.system.fixed:
             if parameter in given:
                 raise UserError(f"pattern {self.system.name}: {parameter} is always {self.system.params[parameter]}")
-        kind = FAMILIES[self.system.family]
-        required = {*self.system.required, *(field.name for field in msgspec.structs.fields(kind) if field.required)}
+        kind = family_type(self.system.family)
+        fields = msgspec.structs.fields(kind)
+        required = {*self.system.required, *(field.name for field in fields if field.required)}
+        if "qk" in given and "qk" not in kind.__struct_fields__:
+            raise UserError(f"pattern {self.system.name} does not choose by Q and K: it takes no file of them")
         defaults = dict(self.system.params)
         if published and not required & given.keys():
             defaults |= self.system.workload.params
-        self.family = cast(Family, convert({**defaults, **given}, kind, f"pattern {self.system.name}", "parameter"))
         missing = sorted(set(self.system.required) - defaults.keys() - given.keys())
+        self.family = _family(kind, {**defaults, **given}, seed, f"pattern {self.system.name}")
         if missing:
             raise UserError(f"pattern {self.system.name}: missing required parameter `{missing[0]}`")
+        self.parts = tuple(
+            _family(family_type(part.family), {**part.params, **own}, seed, f"pattern {self.system.name}, part {part.name}")
+            for part, own in zip(self.system.parts, of_parts, strict=True)
+        )
+
+    def _sorted(self, given: Document) -> tuple[Document, list[Document]]:
+        """Parameters of the main attention, and those of each part, which are given as PART.PARAMETER."""
+        of_parts: dict[str, Document] = {part.name: {} for part in self.system.parts}
+        for name in [name for name in given if "." in name]:
+            part, _, parameter = name.partition(".")
+            if part not in of_parts:
+                raise UserError(f"pattern {self.system.name}: {unknown_name('part', part, of_parts)}")
+            of_parts[part][parameter] = given.pop(name)
+        return given, list(of_parts.values())
 
     @property
     def name(self) -> str:
@@ -102,17 +98,28 @@ class Pattern:
         """All parameters of the family, as JSON values."""
         return cast(Document, msgspec.json.decode(msgspec.json.encode(self.family)))
 
+    @property
+    def random(self) -> bool:
+        """Whether any of its families draws at random."""
+        return any("seed" in family.__struct_fields__ for family in (self.family, *self.parts))
+
+    def with_seed(self, seed: int) -> Pattern:
+        """The same pattern, drawn anew."""
+
+        def redrawn(family: Any) -> Any:
+            return msgspec.structs.replace(family, seed=seed) if "seed" in family.__struct_fields__ else family
+
+        other = copy(self)
+        other.family, other.parts = redrawn(self.family), tuple(map(redrawn, self.parts))
+        return other
+
     def default_layout(self) -> TokenLayout:
         """Tokens of the published workload, or those that the parameters themselves state."""
-        workload = self.system.workload
         if isinstance(self.family, Listed):
             return self.family.own_layout()
         if isinstance(self.family, Documents | Ragged):
             return TokenLayout(grid=(sum(self.family.lengths),))
-        if workload.seq:
-            return TokenLayout(grid=(workload.seq,))
-        layout = models.load(workload.model).layout(workload.shape)
-        return layout if workload.text is None else msgspec.structs.replace(layout, text=workload.text)
+        return self.system.workload.layout()
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """The work of one head of one item, text included."""
@@ -120,7 +127,13 @@ class Pattern:
 
     def plan(self, problem: AttentionProblem, layout: TokenLayout, tiling_of: TilingOf) -> Plan:
         """The ops of one call over all heads and items."""
-        return build_plan(self.family, self.system.style, problem, layout, tiling_of)
+        return build_plan(self.system, (self.family, *self.parts), problem, layout, tiling_of)
+
+
+def _family(kind: type[Any], params: Document, seed: int, what: str) -> Family:
+    if "seed" in kind.__struct_fields__:
+        params = {"seed": seed, **params}
+    return cast(Family, convert(params, kind, what, "parameter"))
 
 
 def schedule(

@@ -2,107 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
 from ..facts import UserError
 from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
+from .expressions import Formula, value
 from .families import Band, Box, Family
 from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
+from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .problem import AttentionProblem
 from .schedule import Kind, TileSchedule
+from .system import Side, System
 
-TilingOf = Callable[[str], Tiling]
-"""The tiling of the kernel that will run a mask class."""
-
-Style = Literal["one_kernel", "split_text", "tile_permuted"]
-"""How a system runs its pattern.
-
-`one_kernel`: one attention kernel. `split_text`: text columns and rows by dense kernels, merged into the video part.
-`tile_permuted`: tokens are reordered into tiles before the kernel and back after it; text queries by a dense kernel.
-"""
+TilingOf = Callable[[str, str | None], Tiling]
+"""The tiling of the kernel that will run a mask class, given the one that the system's own code uses."""
 
 
-@dataclass(frozen=True)
-class Attention:
-    """One attention kernel over a schedule that counts all heads and items."""
-
-    name: str
-    schedule: TileSchedule
-    mask_class: str
-    """Which kind of kernel it needs."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A kernel that only moves data.
-
-    Attributes
-    ----------
-    access : str
-        How it reaches memory: `stream` (contiguous) or `permute` (rows of one token, scattered).
-    ctas, threads : int
-        CTAs that do one thing after the other, each waiting for memory, and threads of each; 0 where only bytes count.
-    """
-
-    name: str
-    bytes: int
-    launches: int
-    access: Literal["stream", "permute"] = "stream"
-    ctas: int = 0
-    threads: int = 0
-
-
-Op = Attention | Memory
-Plan = tuple[Op, ...]
-
-
-def build_plan(family: Family, style: Style, problem: AttentionProblem, layout: TokenLayout, tiling_of: TilingOf) -> Plan:
+def build_plan(
+    system: System, families: Sequence[Family], problem: AttentionProblem, layout: TokenLayout, tiling_of: TilingOf
+) -> Plan:
     """The ops of one call.
 
     Parameters
     ----------
-    family : Family
-        The pattern with its parameters.
-    style : str
-        How the system runs it.
+    system : System
+        How the pattern is run.
+    families : sequence of Family
+        That of the main attention and those of its further parts, with their parameters.
     tiling_of : callable
-        Tiling of the kernel that runs a mask class ("dense" or the family's own).
+        Tiling of the kernel that runs a mask class ("dense" or a family's own).
+
+    Raises
+    ------
+    UserError
+        A formula of the system has no value on this problem.
 
     Examples
     --------
-    >>> from simattn.workloads.families import FrameBand
+    >>> from simattn.workloads import Pattern
     >>> problem = AttentionProblem(q_heads=24, seq_q=115456, head_dim=128)
     >>> layout = TokenLayout(grid=(30, 48, 80), text=256)
     >>> tiling = Tiling(q=(128,), kv=(128,))
-    >>> plan = build_plan(FrameBand(decay=0.95), "split_text", problem, layout, lambda mask_class: tiling)
+    >>> plan = Pattern("radial").plan(problem, layout, lambda mask_class, kernel: tiling)
     >>> [op.name for op in plan], sum(op.schedule.visited for op in plan if isinstance(op, Attention)) // 24
     (['video-video', 'video-text', 'merge', 'text-all'], 226056)
     """
-    tiling = tiling_of(family.mask_class())
     if problem.phase == "backward":
-        return _backward(family, problem, layout, tiling)
+        if system.parts:
+            raise UserError(f"the backward pass of {system.name} is not known: it is made of several attention kernels")
+        return _backward(families[0], problem, layout, tiling_of(families[0].mask_class(), system.kernel))
+    names = _numbers(system, families, problem, layout)
+    ops = [*_main(system, families[0], problem, layout, tiling_of, _whole(system.launches, names))]
+    for part, family in zip(system.parts, families[1:], strict=True):
+        tiling = tiling_of(family.mask_class(), part.kernel)
+        schedule = _all_heads(family, layout, problem, tiling)
+        ops.append(Attention(part.name, schedule, family.mask_class(), part.kernel, _whole(part.launches, names)))
+    if not system.side:
+        return tuple(ops)
+    schedule = next(op.schedule for op in ops if isinstance(op, Attention))
+    names |= {"visited": schedule.visited, "pairs": schedule.pairs, "rows": schedule.work_rows}
+    names |= {"q_tile": schedule.q_tile, "kv_tile": schedule.kv_tile}
+    before = [_side(side, names) for side in system.side if side.when == "before"]
+    after = [_side(side, names) for side in system.side if side.when == "after"]
+    return (*before, *ops, *after)
+
+
+def _numbers(system: System, families: Sequence[Family], problem: AttentionProblem, layout: TokenLayout) -> dict[str, float]:
+    """What the formulas of a system may name: parameters that are numbers (shapes: their tokens), and the problem."""
+    names: dict[str, float] = {}
+    for prefix, family in zip(("", *(f"{part.name}_" for part in system.parts)), families, strict=True):
+        for field in family.__struct_fields__:
+            number = getattr(family, field)
+            if isinstance(number, tuple) and all(isinstance(n, int) for n in number):
+                number = prod(number)
+            if isinstance(number, int | float):
+                names[prefix + field] = number
+    p, axes = problem, (*layout.grid, 1, 1)
+    return names | {
+        "B": p.batch,
+        "N": p.seq_q,
+        "M": p.seq_kv,
+        "d": p.head_dim,
+        "dv": p.head_dim_v,
+        "Hq": p.q_heads,
+        "Hk": p.kv_heads,
+        "G": p.gqa_group,
+        "e": p.element_bytes,
+        "text": layout.text,
+        "frames": axes[0],
+        "axis0": axes[0],
+        "axis1": axes[1],
+        "axis2": axes[2],
+    }
+
+
+def _whole(formula: Formula, names: dict[str, float]) -> int:
+    return max(1, round(value(formula, names)))
+
+
+def _side(side: Side, names: dict[str, float]) -> SideOp:
+    """A kernel beside the attention, with the numbers of this call."""
+    of: dict[str, Any] = {field: value(formula, names) for field, formula in side.formulas().items()}
+    if side.kind == "host":
+        return Host(side.name, of["seconds"], every=side.every)
+    moved, launches = round(of["bytes"]), round(of["launches"])
+    if side.kind == "sort":
+        return Sort(side.name, moved, launches, passes=of["passes"], every=side.every)
+    if side.kind != "gemm":
+        return Memory(side.name, moved, launches, access=side.kind, every=side.every)
+    if side.shape is None:
+        return Gemm(side.name, of["flops"], moved, launches, side.dtype, every=side.every)
+    shape = round(of["m"]), round(of["n"]), round(of["k"])
+    return Gemm(side.name, 2.0 * prod(shape) * of["copies"], moved, launches, side.dtype, shape, every=side.every)
+
+
+def _main(
+    system: System, family: Family, problem: AttentionProblem, layout: TokenLayout, tiling_of: TilingOf, launches: int
+) -> Plan:
+    """The main attention, in the style of the system."""
+    tiling = tiling_of(family.mask_class(), system.kernel)
+    if system.style == "split_text" and layout.text:
+        return _split_text(system, family, problem, layout, tiling, tiling_of("dense", None), launches)
+    schedule = _all_heads(family, layout, problem, tiling)
     if tiling.major == "kv":
-        return kv_major_plan(_with_heads(family.schedule(layout, tiling), problem, tiling), problem, family.mask_class())
-    if style == "split_text" and layout.text:
-        return _split_text(family, problem, layout, tiling, tiling_of("dense"))
-    main = Attention("attention", _with_heads(family.schedule(layout, tiling), problem, tiling), family.mask_class())
-    ops: list[Op] = [main]
+        return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
+    ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
     if isinstance(family, Box):
         if family.needs_permutation(layout, tiling):
             ops.insert(0, _permutation(family, problem, layout, tiling))
         if layout.text:
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", _dense(text, problem, tiling_of("dense")), "dense"))
+            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
 
 
-def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str) -> Plan:
+def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str, kernel: str | None = None) -> Plan:
     """The ops of a kernel whose CTAs own keys: what it has to know beforehand of each query, its visits, and their sum.
 
     Maxima and sums of the scores of every query come first, by a kernel that only multiplies Q and K. Each visit then leaves a
@@ -124,8 +164,8 @@ def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class:
     written = schedule.visited * schedule.q_tile * problem.head_dim_v * problem.element_bytes
     summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
     return (
-        Attention("statistics", scores_only, mask_class),
-        Attention("by keys", turned, mask_class),
+        Attention("statistics", scores_only, mask_class, kernel),
+        Attention("by keys", turned, mask_class, kernel),
         Memory("reduction", written + summed, launches=1),
     )
 
@@ -161,22 +201,31 @@ def kv_cache_write(problem: AttentionProblem) -> Memory:
     return Memory("KV-cache write", moved, launches=0, ctas=tokens, threads=min(problem.kv_heads * problem.head_dim, 512))
 
 
-def _split_text(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling, dense: Tiling) -> Plan:
+def _split_text(
+    system: System,
+    family: Family,
+    problem: AttentionProblem,
+    layout: TokenLayout,
+    tiling: Tiling,
+    dense: Tiling,
+    launches: int,
+) -> Plan:
     video, text, tokens = prod(layout.grid), layout.text, layout.tokens
     grid_only = TokenLayout(grid=layout.grid)
-    columns = _dense(TokenLayout(grid=(video,)), problem, dense, keys=text)
-    rows = _dense(TokenLayout(grid=(tokens,), queries=text), problem, dense)
+    columns = dense_part(TokenLayout(grid=(video,)), problem, dense, keys=text)
+    rows = dense_part(TokenLayout(grid=(tokens,), queries=text), problem, dense)
     # Two partial results with their log-sum-exps become one: read both, write one.
     merged = 3 * problem.batch * problem.q_heads * video * problem.head_dim_v * problem.element_bytes
+    video_part = _all_heads(family, grid_only, problem, tiling)
     return (
-        Attention("video-video", _with_heads(family.schedule(grid_only, tiling), problem, tiling), family.mask_class()),
+        Attention("video-video", video_part, family.mask_class(), system.kernel, launches),
         Attention("video-text", columns, "dense"),
         Memory("merge", merged, launches=1),
         Attention("text-all", rows, "dense"),
     )
 
 
-def _dense(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, keys: int = 0) -> TileSchedule:
+def dense_part(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, keys: int = 0) -> TileSchedule:
     """A dense schedule over all heads; `keys` where they are fewer than the queries."""
     schedule = Band().schedule(layout, tiling)
     if keys:
@@ -184,10 +233,24 @@ def _dense(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, keys:
     return _with_heads(schedule, problem, tiling)
 
 
+def _all_heads(family: Family, layout: TokenLayout, problem: AttentionProblem, tiling: Tiling) -> TileSchedule:
+    """The schedule of a family over all heads and items, each head with its own table where the family has them."""
+    by_heads = getattr(family, "schedule_heads", None)
+    if by_heads is None:
+        return _with_heads(family.schedule(layout, tiling), problem, tiling)
+    schedule: TileSchedule = by_heads(layout, tiling, _head_tiles(problem, tiling))
+    return schedule.with_copies(problem.batch)
+
+
 def _with_heads(schedule: TileSchedule, problem: AttentionProblem, tiling: Tiling) -> TileSchedule:
+    return schedule.with_copies(problem.batch * _head_tiles(problem, tiling))
+
+
+def _head_tiles(problem: AttentionProblem, tiling: Tiling) -> int:
+    """Heads, counted in tiles that may hold several of them."""
     if problem.q_heads % tiling.pack:
         raise UserError(f"packed heads must divide q_heads, got pack={tiling.pack} and q_heads={problem.q_heads}")
-    return schedule.with_copies(problem.batch * problem.q_heads // tiling.pack)
+    return problem.q_heads // tiling.pack
 
 
 def _permutation(family: Box, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Memory:

@@ -108,6 +108,8 @@ class TileSchedule:
         Live keys in the visited tiles of each row, where tiles are boxes whose padding lies inside the address space.
     blocks : BlockGrid or None
         The pattern's own blocks.
+    stored : float
+        Bytes in which the keys and values lie in memory, over those of whole ones.
     box : tuple of int
         Tiles per axis where tiles are boxes of a grid (for pictures); empty otherwise.
     segment : int
@@ -135,6 +137,7 @@ class TileSchedule:
     mask_axes: int = 1
     row_keys: Ints | None = None
     blocks: BlockGrid | None = None
+    stored: float = 1.0
     box: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
     segment: int = 1
     major: Literal["q", "kv"] = "q"
@@ -279,6 +282,25 @@ class TileSchedule:
         if copies < 1:
             raise UserError(f"copies must be at least 1, got {copies}")
         return replace(self, groups=tuple(g._replace(copies=g.copies * copies) for g in self.groups))
+
+    def of_group(self, group: Group) -> TileSchedule:
+        """The rows of one of its groups alone, as often as `group` says.
+
+        >>> from simattn.workloads import schedule
+        >>> s = schedule("ragged", lengths=[256, 512])
+        >>> [s.of_group(g).visited for g in s.groups]
+        [3, 10]
+        """
+        rows = slice(group.first_row, group.first_row + group.rows)
+        at = next(i for i, own in enumerate(self.groups) if own.first_row == group.first_row)
+        return replace(
+            self,
+            row_live=self.row_live[rows],
+            runs=self.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True),
+            groups=(group._replace(first_row=0),),
+            pairs_per_copy=(self.pairs_per_copy[at],),
+            row_keys=None if self.row_keys is None else self.row_keys[rows],
+        )
 
     def retile(self, q_tile: int, kv_tile: int) -> TileSchedule:
         """Cut the same work into other tiles of a flat sequence.

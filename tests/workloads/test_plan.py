@@ -17,7 +17,7 @@ def problem_of(layout, **change):
 
 
 def plan_of(name, layout, tiling=SQUARE, dense=SQUARE, params=None, **change):
-    def tiling_of(mask_class):
+    def tiling_of(mask_class, kernel):
         return dense if mask_class == "dense" else tiling
 
     return Pattern(name, params, published=True).plan(problem_of(layout, **change), layout, tiling_of)

@@ -154,7 +154,7 @@ class Documents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             document = np.searchsorted(starts, q, side="right") - 1
             return starts[document], (q + 1 if self.causal else starts[document + 1])
 
-        return _interval_schedule(interval, layout, tiling)
+        return interval_schedule(interval, layout.query_tokens, layout.tokens, tiling)
 
 
 class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,17 +216,32 @@ class Ragged(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def band_schedule(band: Band, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
     """The schedule of a band. Kept: every prediction asks for the same few dense schedules several times."""
     sinks = max(band.sinks, band.global_tokens)
-    return _interval_schedule(band.bounds(layout), layout, tiling, sinks, band.global_tokens, sinks_to_self=bool(band.causal))
+    return interval_schedule(
+        band.bounds(layout),
+        layout.query_tokens,
+        layout.tokens,
+        tiling,
+        sinks,
+        band.global_tokens,
+        sinks_to_self=bool(band.causal),
+    )
 
 
-def _interval_schedule(
-    bounds: Bounds, layout: TokenLayout, tiling: Tiling, sinks: int = 0, global_tokens: int = 0, *, sinks_to_self: bool = True
+def interval_schedule(
+    bounds: Bounds,
+    queries: int,
+    keys: int,
+    tiling: Tiling,
+    sinks: int = 0,
+    global_tokens: int = 0,
+    *,
+    sinks_to_self: bool = True,
 ) -> TileSchedule:
     """Schedule of queries that each see [lo, hi), the first `sinks` keys (up to hi if `sinks_to_self`) and global tokens.
 
     Because lo and hi never fall, a tile of queries sees something of [lo(first), hi(last)) and all of [lo(last), hi(first)).
     """
-    queries, keys, pack = layout.query_tokens, layout.tokens, tiling.pack
+    pack = tiling.pack
     rows = queries * pack
     begin = np.arange(0, rows, tiling.q_rows, dtype=np.int64)
     live = np.minimum(tiling.q_rows, rows - begin)
