@@ -33,6 +33,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
+    "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
     "load_q", "load_do", "kq", "vp", "o_read", "store_o",
     "dp", "dv", "dk", "dq", "ds", "ds_to_smem", "dq_read", "dq_to_smem", "dq_reduce", "store_dq",
@@ -158,6 +160,10 @@ class LoopProgram:
     def unit_cycles(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
         return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
+
+    def load_bytes(self, kind: Kind) -> int:
+        """Bytes that a visit moves between L2 and the SM."""
+        return sum(op.load_bytes[kind] for op in self.ops)
 
 
 class _Share(NamedTuple):
@@ -496,6 +502,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    # Read and written once; bytes of four rows are sorted into words, two permutations a word.
+    "transpose_v": lambda s: _Cost(
+        {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}
+    ),
     # K and V are owned; Q, dO and the gradient of Q belong to the visit. Shares divide the columns of dQ, not what is summed up.
     "load_q": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
     "load_do": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
