@@ -1,13 +1,15 @@
 """Known block masks of the prefill systems (tests/oracles/llm_*.json), block for block.
 
-`llm_official` was made by the systems' own code, `llm_oracles` by a reading of it. Where a rule was not written down, it was found
-from the listed blocks, so that these cases are no evidence for it: that SeerAttention keeps the diagonal, that FlexPrefill's first
-column and diagonal are part of its budgets, and that DHSA's lines are chosen as blocks.
+`llm_official` was made by the systems' own code, `llm_oracles` by a reading of it. Where a rule was not written down, it was
+found from the listed blocks, so that these cases are no evidence for it: that SeerAttention keeps the diagonal, that
+FlexPrefill's first column and diagonal are part of its budgets, and that DHSA's lines are chosen as blocks.
 
-Cases not passed: pairs of `sparse_transformer_strided`, `sparse_transformer_fixed` and `dilated_window_tokens_as_tiles`, which
-count single tokens inside tiles: the kernels compute blocks, and so do the families. `dilated` in MInference's form is in
-test_vertical_slash. `hip_v1_1_draft`: the hierarchical search is not built, its counts follow from its settings. `anchor_stripes`:
-of the last group one key of 752 differs (342 kept, 341 listed); the nearest decision is 0.01 away, so it is no rounding.
+Cases not passed:
+`sparse_transformer_strided`, `sparse_transformer_fixed`, `dilated_window_tokens_as_tiles`: their pairs, which count single tokens
+    inside tiles; the kernels compute blocks, and so do the families. `dilated` in MInference's form is in test_vertical_slash.
+`hip_v1_1_draft`: the hierarchical search is not built; how many keys it finds is a setting.
+`anchor_stripes`: of the last group one key of 752 differs (342 kept, 341 listed); the nearest decision is 0.01 away, so it is no
+    rounding.
 """
 
 import numpy as np

@@ -5,8 +5,8 @@ from simattn.workloads import Attention, Pattern, Tiling, TokenLayout, systems
 
 TILES = Tiling(q=(64,), kv=(64,))
 NAMES = (
-    "anchor", "bigbird", "blasst", "combiner", "dhsa", "duoattention", "flexprefill", "hip", "logsparse", "longformer", "minference",
-    "mminference", "moa", "pbs", "power", "s2", "sale", "seer", "sparse_frontier", "sparse_transformer",
+    "anchor", "bigbird", "blasst", "combiner", "dhsa", "duoattention", "flexprefill", "hip", "logsparse", "longformer",
+    "minference", "mminference", "moa", "pbs", "power", "s2", "sale", "seer", "sparse_frontier", "sparse_transformer",
     "sparse_transformer_strided", "sparsed", "xattention", "zipvl",
 )  # fmt: skip
 

@@ -164,7 +164,7 @@ def anchor_stripes(q: Floats, k: Floats, block: int, step: int, theta: float) ->
     ----------
     arXiv 2505.23520.
     """
-    heads, tokens, width = q.shape
+    _, tokens, width = q.shape
     group, key = block * step, np.arange(tokens)
     found = []
     for begin in range(0, tokens, group):

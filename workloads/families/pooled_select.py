@@ -38,8 +38,8 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Parameters
     ----------
     block : int or tuple of int
-        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block. 0 for the
-        tiles of the kernel, where it is the kernel that chooses.
+        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block. 0 for
+        the tiles of the kernel, where it is the kernel that chooses.
     block_k : int or tuple of int, optional
         Keys of a block; as `block` by default.
     causal : bool
