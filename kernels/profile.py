@@ -22,7 +22,10 @@ Cycles = Annotated[float, Meta(ge=0, le=1e7)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[float, Meta(ge=0, le=64)]
 """Operations of one element."""
-MaskClass = Literal["dense", "window", "varlen", "box", "blocks", "element"]
+MaskClass = Literal[
+    "dense", "window", "varlen", "box", "blocks", "element",
+    "gather", "tokens", "kv_major", "pages", "qk_only", "linear", "small", "unstructured",
+]  # fmt: skip
 Phase = Literal["prefill", "decode", "diffusion", "backward"]
 FORWARD = ("prefill", "diffusion")
 """Phases that one and the same kernel serves: whole sequences of queries."""
