@@ -122,12 +122,12 @@ def _main(
         return _split_text(system, family, problem, layout, tiling, tiling_of("dense", None), launches)
     schedule = _all_heads(family, layout, problem, tiling)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box):
-        if family.needs_permutation(layout, tiling):
-            ops.insert(0, _permutation(family, problem, layout, tiling))
-        if layout.text:
-            text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
+    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+        ops.insert(0, _permutation(family, problem, layout, tiling))
+    if layout.text and schedule.seq_q == prod(layout.grid):
+        # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
+        text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
+        ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
 
 

@@ -86,7 +86,7 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def mask_class(self) -> str:
         if any(level.keep is not None for level in self.levels):
-            return "gather"
+            return "blocks"
         return "element" if self.causal else "dense"
 
     def without_pattern(self) -> Band:
