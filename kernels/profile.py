@@ -69,6 +69,8 @@ class Timing(_Table, frozen=True):
     Of a persistent kernel: what the warps with the output take to hand it over."""
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it."""
+    lag_cycles: Cycles = 0.0
+    """By which the first of several warpgroups in step is ahead of the others."""
     handoff_cycles: Cycles = 0.0
     """From one role's signal to another one's wake-up."""
     iteration_cycles: dict[str, Cycles] = {}

@@ -63,6 +63,8 @@ class TemplateOp(_Table, frozen=True, kw_only=True):
     runs_on: bool = False
     """The role does not wait for its result."""
     parallel: bool = False
+    leads: bool = False
+    """Of several warpgroups in step the first is through with it before the others, by the `lag_cycles` of the kernel."""
     turn: str | None = None
     """It waits until the copy before its own has issued this op: warpgroups take turns at the tensor cores."""
 
@@ -243,6 +245,9 @@ def build(
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
     index = {(p.op.name, p.copy): number for number, p in enumerate(placed)}
+    # A single warpgroup leads nobody.
+    lag_cycles = profile.timing.lag_cycles
+    in_step = q_rows > spec.mma.m and any(p.op.leads for p in placed)
     ops = []
     for p in placed:
         own = whole if p.copy is None else share
@@ -261,9 +266,11 @@ def build(
                 )
             skew = p.op.ahead - placed[other].op.ahead
             after.append(After(other, skew + lag, True, profile.timing.handoff_cycles))
+        if p.op.leads and in_step:
+            costs = {kind: cost._replace(latency=cost.latency - min(lag_cycles, cost.length)) for kind, cost in costs.items()}
         on_registers = any(not cost.units.keys().isdisjoint({"ex2", "fma", "alu"}) for cost in costs.values())
-        # Accumulators in tensor memory leave the register file to softmax.
-        contention = profile.timing.contention if on_registers and not share.in_tmem else 0.0
+        # Accumulators in tensor memory leave the register file to softmax; in step, nobody multiplies meanwhile.
+        contention = profile.timing.contention if on_registers and not share.in_tmem and not in_step else 0.0
         ops.append(
             Op(
                 name=p.op.name if p.copy is None else f"{p.op.name} {p.copy}",

@@ -92,3 +92,14 @@ def head_gemm(model: Model, *, batch: int = 1) -> Gemm | None:
         return None
     m, n, k = batch, model.vocab, model.hidden
     return Gemm("logits", 2.0 * m * n * k, ELEMENT_BYTES * (n * k + m * n), 1, "bf16", (m, n, k))
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of the weights of all layers, and of the logits and the embedding where a model has a vocabulary.
+
+    >>> from simattn.workloads import models
+    >>> round(weight_bytes(models.load("llama-3.1-8b")) / 2 / 1e9, 1)
+    8.0
+    """
+    of_layer = sum(product.inputs * product.outputs for product in projections(model))
+    return ELEMENT_BYTES * (model.layers * of_layer + 2 * model.vocab * model.hidden)

@@ -20,6 +20,7 @@ from .kernels import kernels
 from .mask import mask
 from .measure import measure
 from .models import models
+from .offload import offload
 from .patterns import patterns
 from .predict import predict
 from .trace import trace
@@ -36,6 +37,7 @@ def simattn() -> None:
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
+    simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -47,7 +49,22 @@ def simattn() -> None:
     """
 
 
-for command in (predict, explain, breakeven, e2e, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
+for command in (
+    predict,
+    explain,
+    breakeven,
+    e2e,
+    offload,
+    mask,
+    hw,
+    patterns,
+    models,
+    kernels,
+    validate,
+    calibrate,
+    measure,
+    trace,
+):
     simattn.add_command(command)
 
 

@@ -75,9 +75,8 @@ def _print(answer: Breakeven) -> None:
         reached = all(p.speedup >= answer.target for p in answer.points)
         console.print(f"\n{wanted} is reached {'everywhere' if reached else 'nowhere'} between these values")
     else:
-        console.print(
-            f"\n{wanted} is reached {'from' if answer.above else 'up to'} {answer.vary} {f'{answer.value:,.0f}' if answer.value >= 100 else f'{answer.value:.3g}'}"
-        )
+        value = f"{answer.value:,.0f}" if answer.value >= 100 else f"{answer.value:.3g}"
+        console.print(f"\n{wanted} is reached {'from' if answer.above else 'up to'} {answer.vary} {value}")
     if answer.reuse is None:
         console.print("not even with free kernels beside it would the last of them reach it")
     elif answer.reuse > 1:

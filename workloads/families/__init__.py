@@ -13,6 +13,10 @@
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
+    strided      bands, spans, stripes, diagonals, powers of two and random blocks, on block numbers
+    vertical_slash  columns and diagonals (MInference, FlexPrefill)
+    elastic      bands whose width depends on head and length (MoA)
+    head_mix     heads of several families in one layer (DuoAttention)
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
     token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
@@ -43,7 +47,9 @@ from .chunk_linear import ChunkLinear
 from .chunks import Chunks
 from .clustered import Clustered
 from .compact import Compact
+from .elastic import Elastic
 from .frame_band import FrameBand
+from .head_mix import HeadKind, HeadMix
 from .levels import Level, Levels
 from .listed import Listed
 from .mask_function import MaskFunction
@@ -53,11 +59,13 @@ from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
 from .sliding_tile import SlidingTile
+from .strided import Strided
 from .structured import Structured
 from .token_gather import TokenGather
 from .token_select import TokenSelect
 from .two_scale import TwoScale
 from .unstructured import Unstructured
+from .vertical_slash import VerticalSlash
 
 
 class Family(Protocol):
@@ -94,6 +102,10 @@ FAMILIES: dict[str, type[Any]] = {
     "clustered": Clustered,
     "structured": Structured,
     "pooled_select": PooledSelect,
+    "strided": Strided,
+    "vertical_slash": VerticalSlash,
+    "elastic": Elastic,
+    "head_mix": HeadMix,
     "chunks": Chunks,
     "token_select": TokenSelect,
     "token_gather": TokenGather,
@@ -135,8 +147,11 @@ __all__ = [
     "Clustered",
     "Compact",
     "Documents",
+    "Elastic",
     "Family",
     "FrameBand",
+    "HeadKind",
+    "HeadMix",
     "Level",
     "Levels",
     "Listed",
@@ -147,10 +162,12 @@ __all__ = [
     "PrefixTop",
     "Ragged",
     "SlidingTile",
+    "Strided",
     "Structured",
     "TokenGather",
     "TokenSelect",
     "TwoScale",
     "Unstructured",
+    "VerticalSlash",
     "family_type",
 ]
