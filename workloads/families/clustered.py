@@ -44,8 +44,8 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Keys that each cluster of keys has besides.
     reads : float
         Clusters in which each query takes part; not with a `size`.
-    spread : float or (float, float)
-        Unlike sizes, of queries and of keys: standard deviation of the logarithm of the tokens of a cluster; 0 for equal ones.
+    q_spread, k_spread : float
+        Unlike sizes, of clusters of queries and of keys: standard deviation of the logarithm of their tokens; 0 for equal ones.
     imbalance, head_spread : float
         Spread of the clusters that a cluster of queries sees, and of the mean share of a head: of the logarithm again.
     causal : bool
@@ -72,7 +72,8 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     size: Annotated[int, Meta(ge=0)] = 0
     memory: Annotated[int, Meta(ge=0)] = 0
     reads: Annotated[float, Meta(gt=0, le=2**20)] = 1.0
-    spread: Spread | tuple[Spread, Spread] = 0.0
+    q_spread: Spread = 0.0
+    k_spread: Spread = 0.0
     imbalance: Spread = 0.0
     head_spread: Spread = 0.0
     causal: bool = False
@@ -134,9 +135,8 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _head(self, rng: np.random.Generator, share: float, tokens: int, text: int, tiling: Tiling) -> tuple[Ints, Ints]:
         """Owner tiles of one head: live queries, and keys that they read."""
-        q_spread, k_spread = self.spread if isinstance(self.spread, tuple) else (self.spread, self.spread)
-        q_sizes = self._sizes(rng, self.q_clusters, tokens, self.reads, q_spread)
-        k_sizes = self._sizes(rng, self.k_clusters, tokens, 1.0, k_spread) + self.memory
+        q_sizes = self._sizes(rng, self.q_clusters, tokens, self.reads, self.q_spread)
+        k_sizes = self._sizes(rng, self.k_clusters, tokens, 1.0, self.k_spread) + self.memory
         if self.keep is None:
             seen = k_sizes
         else:
