@@ -33,6 +33,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # Linear attention: a product with the running state, and the keys of a chunk added to it. K and V of bitmaps and packed values.
+    "state_read", "state_add", "unpack_k", "unpack_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
     "load_q", "load_do", "kq", "vp", "o_read", "store_o",
     "dp", "dv", "dk", "dq", "ds", "ds_to_smem", "dq_read", "dq_to_smem", "dq_reduce", "store_dq",
@@ -467,6 +469,13 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _unpack(share: _Share, width: int) -> _Cost:
+    """Each element finds its place among the packed values, and goes into shared memory, zeros included."""
+    elements = share.keys * width
+    operations = _alu(share, elements * share.profile.softmax.dequantize).units
+    return _Cost({**operations, **_smem(share, elements * share.element_bytes).units})
+
+
 def _iteration(share: _Share) -> float:
     cycles = share.profile.timing.iteration_cycles
     return cycles.get(share.spec.arch, cycles.get("other", 0.0))
@@ -496,6 +505,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    "state_read": lambda s: _product(s, s.d_v, s.d, "smem"),
+    "state_add": lambda s: _product(s._replace(rows=s.d), s.d_v, s.keys, "smem"),
+    "unpack_k": lambda s: _unpack(s, s.d),
+    "unpack_v": lambda s: _unpack(s, s.d_v),
     # K and V are owned; Q, dO and the gradient of Q belong to the visit. Shares divide the columns of dQ, not what is summed up.
     "load_q": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
     "load_do": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),

@@ -121,6 +121,7 @@ def sm_pipeline(
     (2048.0, True)
     """
     rate = spec.tensor_flops_per_clk(problem.dtype) * spec.eff.tensor
+    rate *= profile.tensor_share
     if profile.tensor_path == "mma_sync":
         rate *= spec.mma.legacy_fraction
     program = build(
@@ -129,7 +130,7 @@ def sm_pipeline(
         q_rows=q_rows,
         kv_rows=kv_rows,
         head_dim=problem.head_dim,
-        head_dim_v=problem.head_dim_v,
+        head_dim_v=tile.columns or problem.head_dim_v,
         element_bytes=problem.element_bytes,
         stages=tile.stages,
         warps=tile.threads // 32,
