@@ -23,7 +23,7 @@ Count = Annotated[float, Meta(ge=0, le=64)]
 """Operations of one element."""
 MaskClass = Literal[
     "dense", "window", "varlen", "box", "blocks", "element",
-    "gather", "stripes", "tokens", "kv_major", "pages", "qk_only", "linear", "linear_chain", "small", "unstructured",
+    "gather", "token_gather", "tokens", "kv_major", "pages", "qk_only", "linear", "linear_chain", "small", "unstructured",
 ]  # fmt: skip
 Phase = Literal["prefill", "decode", "diffusion", "backward"]
 FORWARD = ("prefill", "diffusion")

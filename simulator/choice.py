@@ -11,7 +11,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import Calibration, Constants, KernelProfile, Tile, candidates, constants, kernels
 from ..workloads import AttentionProblem, Tiling
 
-PACKABLE = ("dense", "window", "varlen", "tokens", "gather")
+PACKABLE = ("dense", "window", "varlen", "tokens", "token_gather")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
 PACKABLE_DECODE = (*PACKABLE, "blocks")
