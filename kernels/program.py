@@ -35,6 +35,8 @@ Work = Literal[
     "load_half", "dequantize_eighth", "receive_half",
     # Linear attention: a product with the running state, and the keys of a chunk added to it. K and V of bitmaps and packed values.
     "state_read", "state_add", "unpack_k", "unpack_v",
+    # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
+    "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
     "load_q", "load_do", "kq", "vp", "o_read", "store_o",
     "dp", "dv", "dk", "dq", "ds", "ds_to_smem", "dq_read", "dq_to_smem", "dq_reduce", "store_dq",
@@ -160,6 +162,10 @@ class LoopProgram:
     def unit_cycles(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
         return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
+
+    def load_bytes(self, kind: Kind) -> int:
+        """Bytes that a visit moves between L2 and the SM."""
+        return sum(op.load_bytes[kind] for op in self.ops)
 
 
 class _Share(NamedTuple):
@@ -509,6 +515,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "state_add": lambda s: _product(s._replace(rows=s.d), s.d_v, s.keys, "smem"),
     "unpack_k": lambda s: _unpack(s, s.d),
     "unpack_v": lambda s: _unpack(s, s.d_v),
+    # Read and written once; bytes of four rows are sorted into words, two permutations a word.
+    "transpose_v": lambda s: _Cost(
+        {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}
+    ),
     # K and V are owned; Q, dO and the gradient of Q belong to the visit. Shares divide the columns of dQ, not what is summed up.
     "load_q": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
     "load_do": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),

@@ -20,7 +20,7 @@ from .memory import cache_write_seconds
 from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
-from .side import side_seconds
+from .side import side_op
 from .waterfall import STAGES, KernelTime, attention_time
 
 
@@ -144,7 +144,7 @@ def predict(
         limiter=_limiter(stages, utilization),
         utilization=utilization,
         attention=tuple(run.kernels),
-        side=tuple(SideOp(op=name, latency_ms=seconds * 1e3) for name, seconds in run.side),
+        side=tuple(run.side),
         provenance=Provenance(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
@@ -173,7 +173,7 @@ class Run(NamedTuple):
     stages: dict[str, float]
     busy: dict[str, float]
     kernels: list[KernelRun]
-    side: list[tuple[str, float]]
+    side: list[SideOp]
     correction: float
 
 
@@ -207,9 +207,10 @@ def simulate(
     plan = asked.pattern.plan(problem, asked.layout, tiling_of)
     times: list[KernelTime] = []
     runs: list[KernelRun] = []
-    side: list[tuple[str, float]] = []
+    side: list[SideOp] = []
     if setting.writes_cache:
-        side.append(("KV-cache write", cache_write_seconds(main.spec, problem, warm=setting.warm)))
+        written = cache_write_seconds(main.spec, problem, warm=setting.warm)
+        side.append(SideOp(op="KV-cache write", latency_ms=written * 1e3))
     for op in plan:
         if isinstance(op, Attention):
             choice = choice_of(op.mask_class, op.kernel)
@@ -219,11 +220,11 @@ def simulate(
             latency_ms = time.stages["launch"] * 1e3
             runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
             if time.merge:
-                side.append(("merge of split keys", time.merge))
+                side.append(SideOp(op="merge of split keys", latency_ms=time.merge * 1e3))
         else:
-            side.append((op.name, side_seconds(main.spec, op, main.profile.permute_gbps, setting.clock)))
+            side.append(side_op(main.spec, op, main.profile.permute_gbps, setting.clock))
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
-    stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(seconds for _, seconds in side))
+    stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(op.latency_ms for op in side) * 1e-3)
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
     ran = {choice.profile.name: choice.profile for choice in (main, *chosen.values())}
     return Run(plan, tiling_of, main, tuple(ran.values()), stages, busy, runs, side, times[0].correction)

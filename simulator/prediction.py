@@ -71,10 +71,13 @@ class KernelRun(_Part, frozen=True):
 
 
 class SideOp(_Part, frozen=True):
-    """A kernel beside the attention kernels."""
+    """A kernel, or work of the host, beside the attention kernels; what several calls share counts in part."""
 
     op: str
     latency_ms: float
+    bytes: float = 0.0
+    flops: float = 0.0
+    launches: int = 1
 
 
 class Provenance(_Part, frozen=True):
