@@ -23,9 +23,10 @@ from .tensor_core import Operand, matmul
 UNITS = ("tensor", "ex2", "fma", "alu", "smem", "tmem")
 """Units of an SM that ops compete for."""
 
-Kind = Literal["plain", "masked", "qk_only", "skipped"]
-KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped")
-"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over."""
+Kind = Literal["plain", "masked", "qk_only", "skipped", "gather"]
+KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped", "gather")
+"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over, and
+one whose keys lie scattered in memory."""
 
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
@@ -182,6 +183,7 @@ class _Share(NamedTuple):
     element_bytes: int
     rate: float
     mask_alu: float
+    segment: int = 1
 
     @property
     def scores(self) -> int:
@@ -217,6 +219,7 @@ def build(
     warps: int,
     tensor_rate: float,
     mask_alu: float,
+    segment: int = 1,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -233,6 +236,8 @@ def build(
         FLOP per clock and SM.
     mask_alu : float
         ALU operations of the element mask, for each score.
+    segment : int
+        Keys that lie side by side in memory, of gathered tiles.
     template : Template, optional
         In place of the profile's.
 
@@ -248,7 +253,18 @@ def build(
     form = template or programs.load(profile.program)
     copies = max(1, q_rows // form.rows) if form.rows else 1
     share = _Share(
-        spec, profile, warps, copies, q_rows // copies, kv_rows, head_dim, head_dim_v, element_bytes, tensor_rate, mask_alu
+        spec,
+        profile,
+        warps,
+        copies,
+        q_rows // copies,
+        kv_rows,
+        head_dim,
+        head_dim_v,
+        element_bytes,
+        tensor_rate,
+        mask_alu,
+        segment,
     )
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
@@ -257,9 +273,15 @@ def build(
     lag_cycles = profile.timing.lag_cycles
     in_step = q_rows > spec.mma.m and any(p.op.leads for p in placed)
     ops = []
+    looks = _look(whole)
+    looking: set[int] = set()
     for p in placed:
         own = whole if p.copy is None else share
         costs = {kind: _total(own, p.op, kind) for kind in KINDS}
+        if not p.op.runs_on and p.role not in looking:
+            # Warps that fetch run ahead of those that compute, and look early enough.
+            looking.add(p.role)
+            costs["skipped"] = costs["skipped"]._replace(length=looks)
         if "max" in p.op.work:
             # That nothing of a tile matters, the warps of a share find out together.
             agreed = costs["qk_only"].latency + profile.timing.handoff_cycles
@@ -296,6 +318,33 @@ def build(
             )
         )
     return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops))
+
+
+def _look(tile: _Share) -> float:
+    """Cycles in which the warps that compute find that a tile is passed over."""
+    look = tile.profile.look
+    read = tile.scores * look.mask_bytes
+    # A mask tile comes through the SM's port, and its words are joined on the ALU.
+    return look.cycles + read / tile.spec.mem.l2.sm_bytes_per_clk + read / 4 / tile.spec.units.alu_lanes
+
+
+SECTOR = 32
+"""Bytes that L2 hands out at least."""
+
+CHUNK = 16
+"""Bytes that a thread copies at a time where no tensor map describes the rows (cp.async)."""
+
+ADDRESS_ALU = 4.0
+"""ALU operations for the address of a chunk: row of the list, times the stride, plus column; a compare."""
+
+
+def _gathered(share: _Share, cost: _Cost) -> _Cost:
+    """A load whose rows are found in a list: whole sectors, an address for each chunk, and the list itself before it."""
+    row = cost.load_bytes / share.keys
+    piece = max(row * share.segment, 1.0)
+    fetched = round(cost.load_bytes * -(-piece // SECTOR) * SECTOR / piece)
+    alu = cost.load_bytes / CHUNK * ADDRESS_ALU / share.spec.units.alu_lanes
+    return _Cost({"alu": alu}, (share.spec.mem.l2.latency_near or 250.0), fetched)
 
 
 class _Placed(NamedTuple):
@@ -371,6 +420,8 @@ def _total(share: _Share, op: TemplateOp, kind: Kind) -> _Total:
         for name in work:
             if _runs(name, kind):
                 cost = _WORK[name](share)
+                if kind == "gather" and name in _LOADS:
+                    cost = _gathered(share, cost)
                 latency, load_bytes = max(latency, cost.latency), load_bytes + cost.load_bytes
                 one_by_one += max(cost.units.values(), default=0.0)
                 for unit, cycles in cost.units.items():

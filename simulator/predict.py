@@ -233,7 +233,10 @@ def simulate(
 def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
     """The kernel of a system's own code where it runs on the GPU, or else None: the usual one."""
     width = max(problem.head_dim, problem.head_dim_v)
-    return own if own and kernels.load(own).serves(spec, mask_class, problem.dtype, width) else None
+    if own is None:
+        return None
+    variant = kernels.load(own).variant(problem.phase, mask_class, problem.dtype)
+    return own if variant.serves(spec, mask_class, problem.dtype, width, problem.phase) else None
 
 
 def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, setting: Setting) -> KernelTime:

@@ -39,8 +39,7 @@ def test_density_lies_between_one_band_and_lines_anywhere(oracle):
         layout = TokenLayout(grid=(case["N"],))
         budget = {"verticals": case["nV"], "slashes": case["nS"]}
         band, anywhere, half = (
-            VerticalSlash(**budget, **where).schedule(layout, TILES)
-            for where in ({"band": 1.0}, {"band": 0.0, "cluster": 1}, {})
+            VerticalSlash(**budget, **where).schedule(layout, TILES) for where in ({"band": 1.0}, {"band": 0.0, "cluster": 1}, {})
         )
         assert (band.counts.visited - band.counts.gather).sum() == case["slash_tiles_if_contiguous_band"]
         assert anywhere.visited / (512 * 513 / 2) == pytest.approx(case["density_random"], abs=0.03)

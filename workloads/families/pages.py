@@ -73,5 +73,6 @@ class Pages(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             buffers=(Buffer("kv", 0, keys),),
             pairs_per_copy=(layout.queries * tiling.pack * read,),
             aligned=False,
+            segment=page,
             blocks=BlockGrid(page, -(-read // page), -(-keys // page)),
         )
