@@ -216,6 +216,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The profiles that stand in for it: by phase (`decode`, `backward`), by phase and mask class (`decode_window`), or `fp8`."""
     major: Literal["q", "kv"] = "q"
     """Axis of the tiles that its CTAs own."""
+    chained: bool = False
+    """A CTA goes through the sequence, and a visit brings queries and takes outputs as well as keys."""
     latent: bool = False
     """V is a part of K (multi-head latent attention): what is fetched as K serves for both."""
     borrows: bool = True
@@ -288,10 +290,10 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return BYTES[self.products or problem.dtype]
 
     def token_bytes(self, problem: AttentionProblem) -> int:
-        """Bytes of K and V of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
+        """Bytes that visits bring of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
         d, dv, element = problem.head_dim, problem.head_dim_v, self.element_bytes(problem)
         if not self.latent:
-            return (d + dv) * element
+            return (d + dv) * element * (2 if self.chained else 1)
         return dv + dv // 128 * 4 + (d - dv) * element if self.softmax.dequantize else d * element
 
     def smem_kib(self, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> float:

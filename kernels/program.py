@@ -184,6 +184,7 @@ class _Share(NamedTuple):
     rate: float
     mask_alu: float
     segment: int = 1
+    stored: float = 1.0
 
     @property
     def scores(self) -> int:
@@ -220,6 +221,7 @@ def build(
     tensor_rate: float,
     mask_alu: float,
     segment: int = 1,
+    stored: float = 1.0,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -238,6 +240,8 @@ def build(
         ALU operations of the element mask, for each score.
     segment : int
         Keys that lie side by side in memory, of gathered tiles.
+    stored : float
+        Bytes in which K and V lie in memory, over those of whole ones.
     template : Template, optional
         In place of the profile's.
 
@@ -265,6 +269,7 @@ def build(
         tensor_rate,
         mask_alu,
         segment,
+        stored,
     )
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
@@ -539,8 +544,8 @@ def _iteration(share: _Share) -> float:
 
 
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
-    "load_k": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
-    "load_v": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
+    "load_k": lambda s: _Cost({}, load_bytes=round(s.keys * s.d * s.element_bytes * s.stored)),
+    "load_v": lambda s: _Cost({}, load_bytes=round(s.keys * s.d_v * s.element_bytes * s.stored)),
     "qk": lambda s: _product(s, s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),

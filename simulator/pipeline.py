@@ -109,10 +109,11 @@ def sm_pipeline(
     kv_rows: int,
     mask_axes: int = 1,
     segment: int = 1,
+    stored: float = 1.0,
 ) -> SmPipeline:
     """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile.
 
-    `segment` keys lie side by side in memory where they are gathered.
+    `segment` keys lie side by side in memory where they are gathered, and K and V take the share `stored` of their bytes.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -140,6 +141,7 @@ def sm_pipeline(
         tensor_rate=rate,
         mask_alu=profile.mask.operations(mask_axes),
         segment=segment,
+        stored=stored,
         template=programs.load(tile.program or profile.program),
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)

@@ -135,6 +135,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             buffers=(Buffer("kv", 0, layout.tokens),),
             pairs_per_copy=(int(pairs.sum()) * tiling.pack,),
             aligned=False,
+            segment=self.segment,
         )
 
 
