@@ -12,7 +12,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import Calibration, KernelProfile, Tile, candidates, constants, kernels
 from ..workloads import AttentionProblem, Tiling
 
-PACKABLE = ("dense", "window", "varlen")
+PACKABLE = ("dense", "window", "varlen", "tokens", "token_gather")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
 PACKABLE_DECODE = (*PACKABLE, "blocks")

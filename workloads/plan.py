@@ -159,9 +159,9 @@ def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class:
     >>> [op.name for op in kv_major_plan(schedule("causal", seq_q=4096).with_copies(4), problem, "blocks")]
     ['statistics', 'by keys', 'reduction']
     """
-    turned = by_keys(schedule)
+    turned = schedule if schedule.major == "kv" else by_keys(schedule)
     scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
-    written = schedule.visited * schedule.q_tile * problem.head_dim_v * problem.element_bytes
+    written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
     summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
     return (
         Attention("statistics", scores_only, mask_class, kernel),
