@@ -17,6 +17,11 @@ baseline    the dense call, by the fastest kernel
 bounds      closed forms
 prediction  the answer
 predict     simulates a plan and puts the answer together
+graph       tasks that wait for each other: a layer, a step, a ring
+system      streams, copy engines and links that work side by side
+e2e         a whole model, every layer and step
+offload     decoding with keys and values in host memory
+ring        attention over a sequence that several GPUs share
 """
 
 from .bounds import Bounds, bounds

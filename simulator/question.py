@@ -59,9 +59,10 @@ def question(
         raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
     if "qk" in given:
         sizes = load_qk(str(given["qk"])).sizes()
-        q_heads, kv_heads, head_dim = (
-            _same(name, own, sizes[name]) for name, own in (("q_heads", q_heads), ("kv_heads", kv_heads), ("head_dim", head_dim))
-        )
+        head_dim = _same("head_dim", head_dim, sizes["head_dim"])
+        # A file may hold some heads that stand for all of them.
+        if q_heads is None:
+            q_heads, kv_heads = sizes["q_heads"], kv_heads or sizes["kv_heads"]
         if grid is None and frames is None and chosen.default_layout().tokens != sizes["seq_kv"]:
             seq_q, seq_kv = _same("seq_q", seq_q, sizes["seq_q"]), _same("seq_kv", seq_kv, sizes["seq_kv"])
     source = models.load(model or workload.model) if model or shape else None
@@ -78,7 +79,7 @@ def question(
             layout = msgspec.structs.replace(layout, text=usual.text)
         else:
             layout = usual if text is None else convert({"grid": usual.grid, "text": text}, TokenLayout, "layout")
-    base = source.problem(shape) if source else workload.problem()
+    base = source.problem(shape, layout) if source else workload.problem()
     heads = q_heads if q_heads is not None else base.q_heads
     shared = base.kv_heads if base.kv_heads != base.q_heads or q_heads is None else heads
     width = head_dim if head_dim is not None else base.head_dim

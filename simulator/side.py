@@ -85,8 +85,10 @@ def gemm_seconds(spec: GpuSpec, op: Gemm, clock: Clock) -> float:
     if op.shape is not None:
         rows, columns, depth = op.shape
         products = op.flops / max(2.0 * rows * columns * depth, 1.0)
-        tiles = ceil(rows / TILE[0]) * ceil(columns / TILE[1]) * products
-        of_tile = 2.0 * prod(TILE) * (depth + FILL_BYTES / BYTES[op.dtype]) / rate
+        # Few rows are computed in tiles of few rows, sixteen at least.
+        tile = (min(TILE[0], 16 * ceil(rows / 16)), TILE[1])
+        tiles = ceil(rows / tile[0]) * ceil(columns / tile[1]) * products
+        of_tile = 2.0 * prod(tile) * (depth + FILL_BYTES / BYTES[op.dtype]) / rate
         cycles = of_tile * ceil(tiles / op.launches / spec.chip.sm_count) * op.launches
     hz = settled_hz(spec, 1.0) if clock == "sustained" else spec.clock_hz(clock)
     return cycles / hz + memory_op_seconds(spec, Memory(op.name, op.bytes, op.launches), None)

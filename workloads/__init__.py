@@ -6,7 +6,8 @@ runs       runs of keys, and the sweep that makes them disjoint
 schedule   TileSchedule: the work that one attention kernel is handed
 families/  parametric generators of schedules
 visits     the kv tiles of every row, one by one
-model      published models (models/*.toml)
+model      published models (models/*.toml); hf_config: those of a config.json
+layers     what a layer of a model runs beside its self-attention
 system     published methods (systems/*.toml): family, parameters, kernels beside, workload, claims
 expressions  formulas of bytes, FLOPs and launches in these files
 ops        what each kernel of a plan has to do

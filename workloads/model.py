@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from ..facts import Provenance, Shelf, unknown_name
+from ..facts import Document, Provenance, Shelf, UserError, unknown_name
 from .layout import TokenLayout
 from .problem import AttentionProblem, Phase
 
@@ -25,6 +25,16 @@ class Shape(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     steps: Annotated[int, Meta(ge=0)] = 0
     """Denoising steps."""
     note: str = ""
+
+
+class Projection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One matrix product of a layer."""
+
+    name: str
+    inputs: Size
+    outputs: Size
+    rows: Literal["tokens", "cross_text", "one"] = "tokens"
+    """What it is applied to: every token, the text of cross-attention, or one vector an item (a modulation)."""
 
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +57,11 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     head_dim: Size
     head_dim_v: Annotated[int, Meta(ge=0)] = 0
     ffn_hidden: Size
+    ffn_matrices: Literal[2, 3] = 2
+    """Matrices of a feed-forward: 3 where it is gated."""
+    projections: tuple[Projection, ...] = ()
+    """Matrix products of a layer where its sizes do not imply them."""
+    vocab: Annotated[int, Meta(ge=0)] = 0
     phase: Phase
     causal: bool = False
     cfg_batch: Size = 1
@@ -60,6 +75,8 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def shape(self, name: str | None = None) -> Shape:
         """A setting by name, the default one without."""
+        if not self.shapes:
+            raise UserError(f"model {self.name} does not say how many tokens it has: give its grid (and text), or seq_q")
         if name is not None and name not in self.shapes:
             raise unknown_name(f"shape of {self.name}", name, self.shapes)
         return self.shapes[name or self.default]
@@ -69,13 +86,13 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         chosen = self.shape(shape)
         return TokenLayout(grid=chosen.grid, text=chosen.text)
 
-    def problem(self, shape: str | None = None) -> AttentionProblem:
-        """Its self-attention as a problem."""
+    def problem(self, shape: str | None = None, layout: TokenLayout | None = None) -> AttentionProblem:
+        """Its self-attention as a problem, over the tokens of a setting or over others."""
         return AttentionProblem(
-            batch=self.shape(shape).batch,
+            batch=self.shape(shape).batch if self.shapes else 1,
             q_heads=self.q_heads,
             kv_heads=self.kv_heads,
-            seq_q=self.layout(shape).tokens,
+            seq_q=(layout or self.layout(shape)).tokens,
             head_dim=self.head_dim,
             head_dim_v=self.head_dim_v,
             phase=self.phase,
@@ -83,5 +100,16 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
-models: Shelf[Model] = Shelf(Path(__file__).parent / "models", "model", Model)
+class _Models(Shelf[Model]):
+    """The shipped models, and whatever a Hugging Face `config.json` describes."""
+
+    def load(self, name: str, overrides: Document | None = None) -> Model:
+        if name.endswith(".json"):
+            from .hf_config import read_config
+
+            return read_config(name)
+        return super().load(name, overrides)
+
+
+models = _Models(Path(__file__).parent / "models", "model", Model)
 """Every model that ships with the package."""

@@ -127,7 +127,7 @@ def _main(
             ops.insert(0, _permutation(family, problem, layout, tiling))
         if layout.text:
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", _dense(text, problem, tiling_of("dense", None)), "dense"))
+            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
 
 
@@ -160,8 +160,8 @@ def _split_text(
 ) -> Plan:
     video, text, tokens = prod(layout.grid), layout.text, layout.tokens
     grid_only = TokenLayout(grid=layout.grid)
-    columns = _dense(TokenLayout(grid=(video,)), problem, dense, keys=text)
-    rows = _dense(TokenLayout(grid=(tokens,), queries=text), problem, dense)
+    columns = dense_part(TokenLayout(grid=(video,)), problem, dense, keys=text)
+    rows = dense_part(TokenLayout(grid=(tokens,), queries=text), problem, dense)
     # Two partial results with their log-sum-exps become one: read both, write one.
     merged = 3 * problem.batch * problem.q_heads * video * problem.head_dim_v * problem.element_bytes
     video_part = _all_heads(family, grid_only, problem, tiling)
@@ -173,7 +173,7 @@ def _split_text(
     )
 
 
-def _dense(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, keys: int = 0) -> TileSchedule:
+def dense_part(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, keys: int = 0) -> TileSchedule:
     """A dense schedule over all heads; `keys` where they are fewer than the queries."""
     schedule = Band().schedule(layout, tiling)
     if keys:

@@ -68,7 +68,7 @@ def global_threshold(scores: Scores, dropped: float) -> Bools:
     flat = scores.reshape(*scores.shape[:-2], -1)
     rank = max(int(dropped * flat.shape[-1]) - 1, 0)
     edge = np.partition(flat, rank, axis=-1)[..., rank]
-    return (scores >= edge[..., None, None]) & (scores > -np.inf)
+    return np.asarray((scores >= edge[..., None, None]) & (scores > -np.inf), bool)
 
 
 def threshold(scores: Scores, least: float) -> Bools:
@@ -86,7 +86,7 @@ def relative_threshold(scores: Scores, share: float) -> Bools:
     >>> relative_threshold(np.array([[0.1, 0.3, 0.9]]), 0.3).tolist()
     [[False, True, True]]
     """
-    return (scores >= share * scores.max(-1, keepdims=True)) & (scores > 0)
+    return np.asarray((scores >= share * scores.max(-1, keepdims=True)) & (scores > 0), bool)
 
 
 def forced(rows: int, columns: int, *, sinks: int = 0, local: NDArray[np.int64] | None = None, last_rows: int = 0) -> Bools:

@@ -11,14 +11,17 @@ from typing import NoReturn
 import click
 
 from ..facts import UserError
+from .breakeven import breakeven
 from .calibrate import calibrate
 from .compare import compare
+from .e2e import e2e
 from .explain import explain
 from .hw import hw
 from .kernels import kernels
 from .mask import mask
 from .measure import measure
 from .models import models
+from .offload import offload
 from .patterns import patterns
 from .predict import predict
 from .trace import trace
@@ -34,6 +37,9 @@ def simattn() -> None:
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
+    simattn breakeven --hw a100 --pattern radial     from which length it beats dense
+    simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
+    simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -45,7 +51,23 @@ def simattn() -> None:
     """
 
 
-for command in (predict, explain, compare, mask, hw, patterns, models, kernels, validate, calibrate, measure, trace):
+for command in (
+    predict,
+    explain,
+    compare,
+    breakeven,
+    e2e,
+    offload,
+    mask,
+    hw,
+    patterns,
+    models,
+    kernels,
+    validate,
+    calibrate,
+    measure,
+    trace,
+):
     simattn.add_command(command)
 
 

@@ -6,6 +6,10 @@
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
+    strided      bands, spans, stripes, diagonals, powers of two and random blocks, on block numbers
+    vertical_slash  columns and diagonals (MInference, FlexPrefill)
+    elastic      bands whose width depends on head and length (MoA)
+    head_mix     heads of several families in one layer (DuoAttention)
     chunks       chunks that attend to themselves alone
     token_select   blocks chosen by each query token (NSA, InfLLM-V2, MoBA)
     token_gather   single keys chosen by each query, or by neighbours together (DSA, AnchorAttention, HiP)
@@ -35,15 +39,19 @@ from .box import Box
 from .chunk_linear import ChunkLinear
 from .chunks import Chunks
 from .compact import Compact
+from .elastic import Elastic
 from .frame_band import FrameBand
+from .head_mix import HeadKind, HeadMix
 from .listed import Listed
 from .mask_function import MaskFunction
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
+from .strided import Strided
 from .token_gather import TokenGather
 from .token_select import TokenSelect
 from .unstructured import Unstructured
+from .vertical_slash import VerticalSlash
 
 
 class Family(Protocol):
@@ -73,6 +81,10 @@ FAMILIES: dict[str, type[Any]] = {
     "listed": Listed,
     "mask_function": MaskFunction,
     "pooled_select": PooledSelect,
+    "strided": Strided,
+    "vertical_slash": VerticalSlash,
+    "elastic": Elastic,
+    "head_mix": HeadMix,
     "chunks": Chunks,
     "token_select": TokenSelect,
     "token_gather": TokenGather,
@@ -113,15 +125,20 @@ __all__ = [
     "Chunks",
     "Compact",
     "Documents",
+    "Elastic",
     "Family",
     "FrameBand",
+    "HeadKind",
+    "HeadMix",
     "Listed",
     "Pages",
     "PooledSelect",
     "PrefixTop",
     "Ragged",
+    "Strided",
     "TokenGather",
     "TokenSelect",
     "Unstructured",
+    "VerticalSlash",
     "family_type",
 ]

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from ...facts import UserError
 from ..blocks import BlockLists, BlockShape, Rest, block_schedule
+from ..estimators import OWN, Numbers, choose, load_qk
 from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
 from ..scores import Placement, draw_blocks, head_shares, row_loads
+from ..selection import forced
 from .band import Band
 
 Ints = NDArray[np.int64]
@@ -72,6 +74,12 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Of the drawn blocks, the share near the diagonal and the share in columns that all rows of a head favour.
     seed : int
         Seed of what is drawn.
+    qk : str
+        File of real queries and keys (.npz, `q` and `k` [heads, tokens, width]): masks are then those of `estimator` and `rule`.
+    estimator : str
+        Scores of blocks (`products`, `mean_pool`, `antidiagonal`, `exact`, `sampled`), or a system that chooses in its own way.
+    keep : float
+        The rule's own number on those scores: a mass, a threshold, a share.
 
     Examples
     --------
@@ -101,6 +109,12 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     near: Share = 0.5
     stripes: Share = 0.25
     seed: Count = 0
+    qk: str = ""
+    estimator: Literal[
+        "products", "mean_pool", "antidiagonal", "exact", "sampled",
+        "seer", "xattention", "pbs", "sparsed", "blasst", "sale", "flexprefill", "dhsa",
+    ] = "mean_pool"  # fmt: skip
+    keep: Annotated[float, Meta(ge=0)] = 0.0
 
     def __post_init__(self) -> None:
         if (self.top_k == 0) == (self.density == 0.0):
@@ -124,7 +138,26 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
         """The work of `heads` heads of one item, each with blocks of its own."""
         geometry = _geometry(self, layout)
-        return block_schedule(self._drawn(geometry, heads), geometry.shape, tiling, rest=self.rest)
+        tables = self._measured(geometry, heads) if self.qk else self._drawn(geometry, heads)
+        return block_schedule(tables, geometry.shape, tiling, rest=self.rest)
+
+    def _measured(self, geometry: _Geometry, heads: int) -> list[tuple[BlockLists, int]]:
+        """Blocks of each head of a file, and how many heads of the call share them."""
+        q, k = load_qk(self.qk)
+        shape, rows = geometry.shape, self._rows(geometry)
+        if isinstance(self.block, tuple):
+            raise UserError("queries and keys of a file lie on the flat sequence: give block as one number")
+        if heads % len(q) or q.shape[1] != shape.seq_kv or shape.seq_q != shape.seq_kv:
+            raise UserError(
+                f"{self.qk} holds {len(q)} heads of {q.shape[1]} tokens, the call has {heads} of {shape.seq_q} x {shape.seq_kv}"
+            )
+        each = self.top_k or _whole(self.density * shape.columns, self.rounding)
+        numbers = Numbers(shape.q, shape.k, self.causal, self.keep, each, self.segment, self.seed)
+        masks = choose(q, k, self.estimator, self.rule, numbers)
+        if self.estimator not in OWN:
+            masks |= forced(shape.rows, shape.columns, sinks=self.sinks, local=rows.own) | rows.dense[:, None]
+            masks &= np.arange(shape.columns) < rows.visible[:, None]
+        return [(BlockLists.of(mask), heads // len(q)) for mask in masks]
 
     def _drawn(self, geometry: _Geometry, heads: int) -> list[tuple[BlockLists, int]]:
         """Blocks of each head from the statistics, and how many heads share them."""

@@ -1,0 +1,108 @@
+"""simattn e2e: what is left of an attention's speedup in the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import json_option, problem_options, read_call
+from .predict import compile_notice
+
+if TYPE_CHECKING:
+    from ..simulator.e2e import EndToEnd
+
+
+@click.command()
+@problem_options
+@click.option("--steps", type=click.IntRange(1), help="Denoising steps; those of the model by default, 1 for a language model.")
+@click.option("--dense-steps", type=click.IntRange(0), help="Steps that keep dense attention; by default as the system is used.")
+@click.option("--dense-layers", type=click.IntRange(0), help="Layers that keep dense attention; likewise.")
+@click.option("--attn-share", type=float, help="Measured share of self-attention in the dense run, in place of a simulated rest.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write one step as a trace for Perfetto.")
+@json_option
+def e2e(
+    pattern: str | None,
+    mask_file: str | None,
+    hw: str,
+    settings: tuple[str, ...],
+    steps: int | None,
+    dense_steps: int | None,
+    dense_layers: int | None,
+    attn_share: float | None,
+    output: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Predict a whole model with a sparse attention: every layer and step, with what is not attention.
+
+    \b
+    simattn e2e --hw h100 --model hunyuan-video --pattern radial --dense-steps 12
+    simattn e2e --hw b200 --model flux-dev-4k --pattern gna --text 0 --set window=80x80 --set stride=16x16 --attn-share 0.518
+    simattn e2e --hw h100 --model llama-3.1-8b --pattern sliding_window --set window=4096
+    """
+    from ..facts import UserError
+    from ..simulator.e2e import e2e as run
+    from ..simulator.e2e import step_graph
+    from ..simulator.setting import Setting
+    from ..simulator.system import run as play
+
+    if options.get("model") is None:
+        raise UserError("e2e needs --model: see simattn models list")
+    with compile_notice():
+        call = read_call(pattern, mask_file, hw, settings, options)
+        given = dict(call.options)
+        setting = Setting(given.pop("clock", "sustained"), given.pop("fidelity", "fast"))
+        for name in ("seed", "q_tile", "kv_tile"):
+            given.pop(name, None)
+        answer = run(
+            given.pop("model"),
+            call.pattern,
+            call.spec,
+            steps=steps,
+            dense_steps=dense_steps,
+            dense_layers=dense_layers,
+            attention_share=attn_share,
+            setting=setting,
+            **given,
+        )
+    if output:
+        Path(output).write_bytes(play(step_graph(answer)).to_json())
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(answer.to_dict()).decode())
+    else:
+        _print(answer)
+
+
+def _print(answer: EndToEnd) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    count, console = answer.counts, Console(highlight=False)
+    console.print(
+        f"[bold]{answer.model}[/bold] with {answer.pattern} on {answer.gpu}: kernel {answer.kernel}, dense {answer.dense_kernel}"
+    )
+    passes = f", {count.passes} passes a step" if count.passes > 1 else ""
+    console.print(
+        f"{count.steps} steps ({count.dense_steps} dense) of {count.layers} layers ({count.dense_layers} dense){passes}\n"
+    )
+    console.print(f"latency  {answer.latency_ms / 1e3:,.2f} s  dense {answer.dense_latency_ms / 1e3:,.2f} s")
+    console.print(f"speedup  {answer.speedup:.2f} x  of the model; attention alone {answer.attention_speedup:.2f} x")
+    console.print(f"bound    {answer.bound:.2f} x  if sparse attention took no time")
+    given = ", as given" if answer.share_given else ""
+    console.print(f"share    {100 * answer.attention_share:.1f} %  of the dense run is self-attention{given}")
+    console.print(f"work     {answer.pflops:,.1f} PFLOP; dense {answer.dense_pflops:,.1f} PFLOP\n")
+    table = Table("part", box=None, pad_edge=False)
+    for title in ("dense s", "here s", "share %"):
+        table.add_column(title, justify="right")
+    for part in answer.parts:
+        share = 100 * part.latency_ms / answer.latency_ms
+        table.add_row(part.name, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}")
+    console.print(table)
+    console.print("\nassumed: fused elementwise kernels, one stream, settled clocks; text encoder and decoder are not part of it")
+
+
+e2e.params = [option for option in e2e.params if option.name not in ("seed", "q_tile", "kv_tile")]

@@ -1,0 +1,104 @@
+"""simattn offload: decoding with keys and values in host memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import json_option, problem_options, read_call
+from .predict import compile_notice
+
+if TYPE_CHECKING:
+    from ..simulator.offload import Offload
+
+
+@click.command()
+@problem_options
+@click.option("--context", type=click.IntRange(1), required=True, help="Tokens of every sequence.")
+@click.option("--hit-rate", type=float, required=True, metavar="SHARE", help="Of the blocks of a step, those on the GPU already.")
+@click.option("--block", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a block.")
+@click.option("--kv-gib", type=float, metavar="GIB", help="Memory for keys and values; what the weights leave by default.")
+@click.option("--prefetch", is_flag=True, help="A layer's blocks are known one layer ahead.")
+@click.option("--link-share", type=float, metavar="SHARE", help="Of the host link's peak; that of a large copy by default.")
+@json_option
+def offload(
+    pattern: str | None,
+    mask_file: str | None,
+    hw: str,
+    settings: tuple[str, ...],
+    context: int,
+    hit_rate: float,
+    block: int,
+    kv_gib: float | None,
+    prefetch: bool,
+    link_share: float | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Predict decoding with keys and values in host memory, beside the same with all of them on the GPU.
+
+    --batch is that of the offloaded run; by default as many sequences as fit.
+
+    \b
+    simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    """
+    from ..facts import UserError
+    from ..simulator.offload import offload as run
+    from ..simulator.setting import Setting
+
+    if options.get("model") is None:
+        raise UserError("offload needs --model: see simattn models list")
+    with compile_notice():
+        call = read_call(pattern, mask_file, hw, settings, options)
+        given = {name: call.options[name] for name in ("model", "params", "batch", "dtype") if call.options.get(name) is not None}
+        answer = run(
+            given.pop("model"),
+            call.pattern,
+            call.spec,
+            context=context,
+            hit_rate=hit_rate,
+            block=block,
+            kv_memory_gib=kv_gib,
+            prefetch=prefetch,
+            link_share=link_share,
+            setting=Setting(call.options.get("clock", "sustained")),
+            **given,
+        )
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(answer.to_dict()).decode())
+    else:
+        _print(answer)
+
+
+def _print(answer: Offload) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{answer.model}[/bold] decoding with {answer.pattern} on {answer.gpu}")
+    console.print(
+        f"{answer.context:,} tokens a sequence, {answer.budget:,} attended; {answer.kv_memory_gib:.1f} GiB of keys and values\n"
+    )
+    table = Table("", box=None, pad_edge=False)
+    for title in ("sequences", "step ms", "host link ms", "tokens/s"):
+        table.add_column(title, justify="right")
+    for name, run in (("on the GPU", answer.resident), (f"offloaded, {100 * answer.hit_rate:g} % hits", answer.offloaded)):
+        if run is None:
+            table.add_row(name, "0", "", "", "")
+        else:
+            table.add_row(name, str(run.batch), f"{run.step_ms:,.2f}", f"{run.host_link_ms:,.2f}", f"{run.tokens_per_s:,.1f}")
+    console.print(table)
+    if answer.speedup is not None:
+        console.print(f"\noffloaded {answer.speedup:.2f} x as fast")
+    even = "never" if answer.break_even_hit is None else f"from {100 * answer.break_even_hit:.1f} % hits"
+    console.print(f"pays {even}; the host link sets the pace below {100 * answer.link_bound_below:.1f} %")
+
+
+_UNUSED = (
+    *("baseline", "fidelity", "seed", "q_tile", "kv_tile", "kernel", "phase", "causal", "shape"),
+    *("grid", "frames", "tokens_per_frame", "seq_q", "seq_kv", "text"),
+)
+offload.params = [option for option in offload.params if option.name not in _UNUSED]

@@ -1,0 +1,70 @@
+"""Where a pattern begins to pay."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from simattn.facts import UserError
+from simattn.simulator import predict
+
+from simattn.breakeven import breakeven
+from simattn.cli import simattn
+
+
+def test_the_passing_lies_between_losing_and_winning_points() -> None:
+    found = breakeven("sliding_window", "a100", params={"window": 4096}, target=2.0)
+    assert found.value is not None
+    assert found.above
+    values = [point.value for point in found.points]
+    assert values == sorted(values)
+    after = next(point for point in found.points if point.value == found.value)
+    before = found.points[found.points.index(after) - 1]
+    assert before.speedup < 2.0 <= after.speedup
+    assert after.value <= 1.02 * before.value
+    assert after.latency_ms == predict("sliding_window", "a100", params={"window": 4096}, seq_q=int(found.value)).latency_ms
+
+
+def test_frames_of_a_video() -> None:
+    found = breakeven("radial", "h100", target=2.0)
+    assert {point.tokens % 3840 for point in found.points} == {256}
+    assert len({point.value for point in found.points}) == len(found.points)
+    assert found.above
+
+
+def test_a_parameter_that_costs() -> None:
+    found = breakeven("sliding_window", "h100", vary="window", seq_q=32768, target=4.0)
+    assert found.above is False
+    assert found.value is not None
+    assert 3000 < found.value < 6000
+
+
+def test_nowhere_and_everywhere() -> None:
+    nowhere = breakeven("causal", "h100", target=2.0, low=1024, high=4096, points=3)
+    assert (nowhere.value, nowhere.reuse) == (None, None)
+    everywhere = breakeven("causal", "h100", target=0.5, low=1024, high=4096, points=3)
+    assert (everywhere.value, everywhere.reuse) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"vary": "decay_rate"}, "decay_rate is no number of the pattern to vary; these are: tokens, block, decay"),
+        ({"target": 0.0}, "target must be above 0, got 0"),
+        ({"low": 9000, "high": 2000}, r"the range of tokens must rise from above 0, got 9000\.\.2000"),
+        ({"points": 1}, "points must be at least 2, got 1"),
+    ],
+)
+def test_bad_questions(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        breakeven("radial", "h100", **options)
+
+
+def test_command_line() -> None:
+    args = ["breakeven", "--hw", "h100", "--pattern", "sliding_window", "--set", "window=4096", "--target", "2"]
+    answer = json.loads(CliRunner().invoke(simattn, [*args, "--json"]).stdout)
+    assert answer["schema"] == "simattn.breakeven/1"
+    text = CliRunner().invoke(simattn, args).stdout
+    assert f"2 x dense is reached from tokens {answer['value']:,.0f}" in text

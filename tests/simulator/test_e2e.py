@@ -1,0 +1,100 @@
+"""Whole models: published FLOPs, end-to-end speedups, and what must hold of any run."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from simattn.facts import UserError
+from simattn.simulator.e2e import e2e, step_graph
+from simattn.simulator.system import run
+
+RADIAL = {"dense_steps": 12, "kernel": "flashinfer_bsr", "baseline": "fa2"}
+"""Of the scripts of arXiv 2506.19852, which compares with FlashAttention-2 on an H100."""
+
+
+def test_dense_work_of_hunyuan_video() -> None:
+    """The paper says 612: 42 more than the products of a layer and its live pairs make, in its dense and its sparse runs alike.
+
+    Counting the modulations (3 h^2 of each of 40 single blocks, 12 h^2 of each of 20 double ones) on every token, and not once an
+    image, would make 609.
+    """
+    found = e2e("hunyuan-video", "radial", "h100", **RADIAL)
+    assert found.dense_pflops == pytest.approx(570, rel=0.01)
+    assert (found.pflops, found.dense_pflops) == (pytest.approx(339 - 42, rel=0.03), pytest.approx(612 - 42, rel=0.01))
+    hidden, tokens = 3072, 115456
+    modulations = 2 * (40 * 3 + 20 * 12) * hidden**2 * tokens * 50 / 1e15
+    assert found.dense_pflops + modulations == pytest.approx(612, rel=0.01)
+
+
+def test_dense_work_of_wan() -> None:
+    found = e2e("wan2.1-14b", "radial", "h100", params={"decay": 0.2, "variant": "wan"}, text=0, dense_layers=1, **RADIAL)
+    assert found.dense_pflops == pytest.approx(560, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "published"),
+    [
+        ("hunyuan-video", {}, 1649 / 876),
+        ("wan2.1-14b", {"params": {"decay": 0.2, "variant": "wan"}, "text": 0, "dense_layers": 1}, 1630 / 917),
+    ],
+)
+def test_end_to_end_speedup_of_radial_attention(model: str, options: dict, published: float) -> None:  # type: ignore[type-arg]
+    assert e2e(model, "radial", "h100", **RADIAL, **options).speedup == pytest.approx(published, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("stride", "dense_steps", "published"),
+    [((1, 1), 0, 1.65), ((1, 1), 9, 1.37), ((16, 1), 0, 1.72), ((16, 1), 9, 1.40), ((16, 16), 0, 1.82), ((16, 16), 9, 1.45)],
+)
+def test_end_to_end_speedup_of_gna_on_flux(stride: tuple[int, int], dense_steps: int, published: float) -> None:
+    """With the share of attention that arXiv 2504.16922 states for the dense run, by cuDNN: 51.8 %."""
+    found = e2e(
+        "flux-dev-4k",
+        "gna",
+        "b200",
+        text=0,
+        params={"window": (80, 80), "stride": stride},
+        attention_share=0.518,
+        dense_steps=dense_steps,
+        baseline="cudnn_blackwell",
+    )
+    assert found.speedup == pytest.approx(published, rel=0.03)
+    assert found.attention_share == pytest.approx(0.518)
+
+
+def test_parts_add_up_and_dense_steps_cost() -> None:
+    found = e2e("hunyuan-video", "radial", "h100")
+    assert sum(part.latency_ms for part in found.parts) == pytest.approx(found.latency_ms)
+    assert sum(part.dense_ms for part in found.parts) == pytest.approx(found.dense_latency_ms)
+    more = e2e("hunyuan-video", "radial", "h100", dense_steps=25)
+    assert found.bound > found.speedup > more.speedup > 1
+    nothing = e2e("hunyuan-video", "radial", "h100", dense_steps=50)
+    assert (nothing.speedup, nothing.bound) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_a_step_as_a_timeline() -> None:
+    found = e2e("hunyuan-video", "radial", "h100", dense_layers=2)
+    timeline = run(step_graph(found))
+    assert timeline.seconds == pytest.approx(found.latency_ms * 1e-3 / found.counts.steps, rel=1e-6)
+    assert len(json.loads(timeline.to_json())["traceEvents"]) == 1 + 60 * len(found.parts)
+
+
+def test_language_model_has_one_step_and_logits() -> None:
+    found = e2e("llama-3.1-8b", "causal", "h100")
+    assert (found.counts.steps, found.counts.passes) == (1, 1)
+    assert found.dense_pflops == pytest.approx((2 * 6.98e9 * 32768 + 32 * 4 * 128 * 32 * 32768**2 / 2) / 1e15, rel=0.01)
+    assert "logits" in {part.name for part in found.parts}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dense_steps": 51}, r"dense_steps must lie in 0\.\.50, got 51"),
+        ({"dense_layers": 61}, r"dense_layers must lie in 0\.\.60, got 61"),
+        ({"attention_share": 1.0}, "attention_share must lie between 0 and 1, got 1"),
+    ],
+)
+def test_what_cannot_be(options: dict, says: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(UserError, match=says):
+        e2e("hunyuan-video", "radial", "h100", **options)
