@@ -274,10 +274,9 @@ def _assumed(p: Prediction) -> str:
         )
     if p.provenance.exactness != "exact":
         lines.append(f"an approximation of what was published: {p.provenance.exactness}")
-    if p.provenance.seed_spread:
-        low, high = p.provenance.seed_spread
-        varies = f"{low:.3f} to {high:.3f} times the work, which is in the band" if low < high else "as much work"
-        lines.append(f"which keys are read is drawn at random; other seeds give {varies}")
+    low, high = p.provenance.seed_spread or (1.0, 1.0)
+    if low < high:
+        lines.append(f"which keys are read is drawn at random; other seeds give {low:.3f} to {high:.3f} times the work")
     if p.provenance.recalled:
         lines.append(f"from memory, without a source: {', '.join(p.provenance.recalled)}")
     corrected = f", corrected by {p.correction:.3f} after every tile of some heads" if p.correction != 1 else ""
