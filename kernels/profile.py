@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from ..facts import Provenance, Shelf, UserError
 from ..hwspecs import GpuSpec
-from ..workloads import Tiling
+from ..workloads import AttentionProblem, Tiling
 
 Size = Annotated[int, Meta(ge=1, le=2**20)]
 Cycles = Annotated[float, Meta(ge=0, le=1e7)]
@@ -69,6 +69,8 @@ class Timing(_Table, frozen=True):
     Of a persistent kernel: what the warps with the output take to hand it over."""
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it."""
+    lag_cycles: Cycles = 0.0
+    """By which the first of several warpgroups in step is ahead of the others."""
     handoff_cycles: Cycles = 0.0
     """From one role's signal to another one's wake-up."""
     iteration_cycles: dict[str, Cycles] = {}
@@ -251,6 +253,13 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         fill, packed_fill = (n / (-(-n // rows) * rows) for n in (queries, queries * gqa_group))
         packs = self.launch.packs_gqa == "always" or (self.launch.packs_gqa == "if_fuller" and fill < 0.9 * packed_fill)
         return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv)
+
+    def token_bytes(self, problem: AttentionProblem) -> int:
+        """Bytes of K and V of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
+        d, dv, element = problem.head_dim, problem.head_dim_v, problem.element_bytes
+        if not self.latent:
+            return (d + dv) * element
+        return dv + dv // 128 * 4 + (d - dv) * element if self.softmax.dequantize else d * element
 
     def smem_kib(self, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> float:
         """Shared memory of a CTA: Q, and `stages` tiles of K and of V, where the tile does not say otherwise."""

@@ -33,6 +33,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
+    "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
     "load_q", "load_do", "kq", "vp", "o_read", "store_o",
     "dp", "dv", "dk", "dq", "ds", "ds_to_smem", "dq_read", "dq_to_smem", "dq_reduce", "store_dq",
@@ -63,6 +65,8 @@ class TemplateOp(_Table, frozen=True, kw_only=True):
     runs_on: bool = False
     """The role does not wait for its result."""
     parallel: bool = False
+    leads: bool = False
+    """Of several warpgroups in step the first is through with it before the others, by the `lag_cycles` of the kernel."""
     turn: str | None = None
     """It waits until the copy before its own has issued this op: warpgroups take turns at the tensor cores."""
 
@@ -157,6 +161,10 @@ class LoopProgram:
         """Cycles that a visit takes each unit."""
         return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
 
+    def load_bytes(self, kind: Kind) -> int:
+        """Bytes that a visit moves between L2 and the SM."""
+        return sum(op.load_bytes[kind] for op in self.ops)
+
 
 class _Share(NamedTuple):
     """The numbers that the cost of a work item follows from: one share of a tile."""
@@ -243,6 +251,9 @@ def build(
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
     index = {(p.op.name, p.copy): number for number, p in enumerate(placed)}
+    # A single warpgroup leads nobody.
+    lag_cycles = profile.timing.lag_cycles
+    in_step = q_rows > spec.mma.m and any(p.op.leads for p in placed)
     ops = []
     for p in placed:
         own = whole if p.copy is None else share
@@ -261,9 +272,11 @@ def build(
                 )
             skew = p.op.ahead - placed[other].op.ahead
             after.append(After(other, skew + lag, True, profile.timing.handoff_cycles))
+        if p.op.leads and in_step:
+            costs = {kind: cost._replace(latency=cost.latency - min(lag_cycles, cost.length)) for kind, cost in costs.items()}
         on_registers = any(not cost.units.keys().isdisjoint({"ex2", "fma", "alu"}) for cost in costs.values())
-        # Accumulators in tensor memory leave the register file to softmax.
-        contention = profile.timing.contention if on_registers and not share.in_tmem else 0.0
+        # Accumulators in tensor memory leave the register file to softmax; in step, nobody multiplies meanwhile.
+        contention = profile.timing.contention if on_registers and not share.in_tmem and not in_step else 0.0
         ops.append(
             Op(
                 name=p.op.name if p.copy is None else f"{p.op.name} {p.copy}",
@@ -489,6 +502,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    # Read and written once; bytes of four rows are sorted into words, two permutations a word.
+    "transpose_v": lambda s: _Cost(
+        {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}
+    ),
     # K and V are owned; Q, dO and the gradient of Q belong to the visit. Shares divide the columns of dQ, not what is summed up.
     "load_q": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
     "load_do": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -28,8 +29,10 @@ class Traffic(NamedTuple):
 def traffic(
     spec: GpuSpec,
     schedule: TileSchedule,
-    problem: AttentionProblem,
     *,
+    row_bytes: float,
+    token_bytes: float,
+    visit_bytes: Sequence[float],
     resident: int,
     heads_share: int = 1,
     multicast: int = 1,
@@ -39,6 +42,12 @@ def traffic(
 
     Parameters
     ----------
+    row_bytes : float
+        Of Q, and of O, of one row of an owner tile.
+    token_bytes : float
+        Of K and V of one token, as they lie in DRAM.
+    visit_bytes : sequence of float
+        That pass through L2 for a tile computed whole, and for one of which only the scores are.
     resident : int
         CTAs that run at the same time on all SMs.
     heads_share : int
@@ -53,10 +62,9 @@ def traffic(
     CTAs that run together go through their keys in step, so a tile that several of them read comes from DRAM once. It comes again
     for the next CTAs of the head if the K and V read by CTAs that run together overflow L2, least recently used first.
     """
-    element, d, dv = problem.element_bytes, problem.head_dim, problem.head_dim_v
-    token = (d + dv) * element
-    q_and_o = schedule.total(schedule.row_live) * token
-    per_visit = schedule.visited * (d + dv) + schedule.qk_only * d
+    token = token_bytes
+    q_and_o = schedule.total(schedule.row_live) * 2 * row_bytes
+    visits = schedule.visited * visit_bytes[0] + schedule.qk_only * visit_bytes[1]
     capacity = spec.mem.l2.mib * 2**20
     keys = 0.0
     for group in schedule.groups:
@@ -71,7 +79,7 @@ def traffic(
             keys += all_keys * distinct if float(in_step.max(initial=0.0)) <= capacity else float(in_step.sum()) * group.copies
     dram = q_and_o + keys
     missing = 1.0 if warm is None else missing_share(spec, dram + warm)
-    return Traffic(per_visit * schedule.kv_tile * element / multicast + q_and_o, dram * missing, missing)
+    return Traffic(visits / multicast + q_and_o, dram * missing, missing)
 
 
 def missing_share(spec: GpuSpec, footprint: float) -> float:

@@ -138,7 +138,9 @@ def sm_pipeline(
         template=programs.load(tile.program or profile.program),
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, problem.element_bytes)
-    row_bytes = (problem.head_dim + problem.head_dim_v) / 2 * problem.element_bytes
+    # CTAs of a backward pass own keys: of each row they read K and V, and write both gradients.
+    element = problem.element_bytes
+    row_bytes = (problem.head_dim * element + problem.head_dim_v * max(element, 2)) / (1 if problem.phase == "backward" else 2)
     return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes)
 
 

@@ -135,6 +135,7 @@ def attention_time(
     merging = merge_kernel(choice.profile, problem, *call.launched.partial(schedule))
     # What it reads has just been written.
     merge = memory_op_seconds(spec, merging, None, missing=0.0, replayed=setting.replayed) if merging else 0.0
+    merge = 0.0 if "side" in off else merge
     return KernelTime(ladder.stages, busy | floors, correction, merge)
 
 
@@ -220,7 +221,9 @@ class _Call(NamedTuple):
         moved = traffic(
             spec,
             schedule,
-            problem,
+            row_bytes=sm.row_bytes,
+            token_bytes=profile.token_bytes(problem),
+            visit_bytes=[sm.program.load_bytes(kind) for kind in ("plain", "qk_only")],
             resident=spec.chip.sm_count * sm.ctas,
             heads_share=heads_share,
             multicast=choice.tile.multicast,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from ..facts import UserError
@@ -15,7 +16,7 @@ from ..simulator import Question, Run, question, simulate
 from ..workloads import Attention
 from .measurement import Measurement
 from .protocol import is_fitted
-from .sources import kernel_for, pattern_for, timed_as
+from .sources import Timed, kernel_for, pattern_for, timed_as
 
 
 class Row(NamedTuple):
@@ -77,20 +78,24 @@ def _row(run: Measurement) -> Row:
     bare = Row(run.id, run.gpu, run.kernel, run.pattern or run.phase, run.latency_ms)
     if is_fitted(run):
         return bare._replace(skipped="constants were fitted to this run")
+    timed = timed_as(run.table)
     try:
-        asked = asked_of(run)
-        timed = timed_as(run.table)
-        if timed.stage == "side":
-            asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec))
-        simulated = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting)
+        parts = [_simulated(msgspec.structs.replace(run, phase=phase), timed) for phase in PASSES.get(run.phase, (run.phase,))]
     except UserError as error:
         return bare._replace(skipped=str(error))
     return bare._replace(
-        predicted_ms=simulated.stages[timed.stage] * 1e3,
-        flop_bound_ms=simulated.stages["ideal"] * 1e3,
-        tile_bound_ms=simulated.stages["padding"] * 1e3,
-        worst_tile_ms=simulated.stages["padding"] * 1e3 * _worst_over_mean(simulated),
+        predicted_ms=sum(part.stages[timed.stage] for part in parts) * 1e3,
+        flop_bound_ms=sum(part.stages["ideal"] for part in parts) * 1e3,
+        tile_bound_ms=sum(part.stages["padding"] for part in parts) * 1e3,
+        worst_tile_ms=sum(part.stages["padding"] * _worst_over_mean(part) for part in parts) * 1e3,
     )
+
+
+def _simulated(run: Measurement, timed: Timed) -> Run:
+    asked = asked_of(run)
+    if timed.stage == "side":
+        asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec))
+    return simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting)
 
 
 def _worst_over_mean(simulated: Run) -> float:
@@ -110,6 +115,9 @@ class Asked(NamedTuple):
 
 PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
 """Our phase for that of a measured run."""
+
+PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}
+"""Phases that were timed as one, one call after the other."""
 
 
 def asked_of(run: Measurement) -> Asked:

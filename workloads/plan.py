@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from ..facts import UserError
+from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .expressions import Formula, value
 from .families import Band, Box, Family
 from .layout import Tiling, TokenLayout
@@ -48,6 +49,10 @@ def build_plan(
     >>> [op.name for op in plan], sum(op.schedule.visited for op in plan if isinstance(op, Attention)) // 24
     (['video-video', 'video-text', 'merge', 'text-all'], 226056)
     """
+    if problem.phase == "backward":
+        if system.parts:
+            raise UserError(f"the backward pass of {system.name} is not known: it is made of several attention kernels")
+        return _backward(families[0], problem, layout, tiling_of(families[0].mask_class(), system.kernel))
     names = _numbers(system, families, problem, layout)
     ops = [*_main(system, families[0], problem, layout, tiling_of, _whole(system.launches, names))]
     for part, family in zip(system.parts, families[1:], strict=True):
@@ -129,6 +134,19 @@ def _main(
             text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
             ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
+
+
+def _backward(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Plan:
+    main = Attention("backward", backward_schedule(family.schedule(layout, tiling), problem), family.mask_class())
+    before, *behind = backward_side(problem)
+    return (before, main, *behind)
+
+
+def backward_side(problem: AttentionProblem) -> tuple[Memory, ...]:
+    """The kernels before and behind the main one of a backward pass: row sums of dO O, then the fp32 sums in the type of Q."""
+    names = ("convert dQ", "convert dK", "convert dV")
+    behind = (Memory(name, n, launches=1) for name, n in zip(names, postprocess_bytes(problem), strict=False))
+    return (Memory("row sums of dO O", preprocess_bytes(problem), launches=1), *behind)
 
 
 def kv_cache_write(problem: AttentionProblem) -> Memory:

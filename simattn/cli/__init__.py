@@ -36,10 +36,10 @@ def simattn() -> None:
     \b
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
-    simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -51,23 +51,11 @@ def simattn() -> None:
     """
 
 
-for command in (
-    predict,
-    explain,
-    compare,
-    breakeven,
-    e2e,
-    offload,
-    mask,
-    hw,
-    patterns,
-    models,
-    kernels,
-    validate,
-    calibrate,
-    measure,
-    trace,
-):
+ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
+LISTS = (patterns, mask, hw, models, kernels)
+TRUST = (validate, calibrate, measure)
+
+for command in (*ANSWERS, *LISTS, *TRUST):
     simattn.add_command(command)
 
 

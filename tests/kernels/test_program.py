@@ -346,7 +346,7 @@ def test_side_by_side_and_one_after_the_other():
 def tiles(profile, spec, d):
     """Every tile that a kernel uses for a head width on a GPU."""
     for mask in profile.masks:
-        if profile.serves(spec, mask, "bf16", d):
+        if profile.serves(spec, mask, profile.dtypes[0], d, profile.phases[0]):
             yield from {profile.tile_for(spec, d, mask, axes, causal=causal) for axes in (1, 2, 3) for causal in (False, True)}
 
 

@@ -125,15 +125,45 @@ def test_published_end_to_end_speedups(oracle):
         assert end_to_end(share, bound.tile_worst) == pytest.approx(case["published"]["e2e_nattensim"], abs=0.02)
 
 
-def test_published_worst_tile_bounds(oracle):
-    parts = oracle("visual_nattensim")
-    assert sum(len(part["rows"]) for part in parts) == 46
-    for part in parts:
-        for row in part["rows"]:
-            bound, _ = bounds_of(part | row)
-            speedup = end_to_end(part["share"], bound.tile_worst)
-            assert round(speedup, 3) == row["computed"]
-            assert speedup == pytest.approx(row["published"], abs=part["max_err"] + 5e-4)
+def end_to_end_rows(part, title):
+    """Window, stride, computed and published speedup of the rows of a table, in either of the two forms that they have."""
+    if "rows" in part:
+        yield from ((row["window"], row["stride"], row["computed"], row["published"]) for row in part["rows"])
+    else:
+        window = [int(n) for n in title.partition("window (")[2].rstrip(")").split(", ")]
+        yield from ((window, *row) for row in zip(part["strides"], part["computed"], part["published"], strict=True))
+
+
+def test_published_worst_and_mean_tile_bounds(oracle):
+    """The published bounds are those of the worst q tile; the mean q tile does not reproduce them."""
+    grids, found = {"hunyuan": (30, 48, 80), "cosmos": (16, 44, 80), "flux": (256, 256)}, 0
+    for title, part in oracle("visual_published_checks")["nattensim_e2e"].items():
+        model, share, kind = title.split()[:3]
+        for window, stride, computed, published in end_to_end_rows(part, title):
+            found += 1
+            case = {"layout": grids[model], "window": window, "stride": stride} | part
+            bound, _ = bounds_of(case)
+            speedup = bound.tile_worst if kind == "worst" else bound.tile_mean
+            total = end_to_end(float(share.partition("=")[2]), speedup)
+            assert round(total, 3) == computed
+            assert total == pytest.approx(published, abs=part["max_err"] + 5e-4)
+    assert found == 92
+
+
+def test_published_shares_of_full_and_masked_tiles(oracle):
+    """Of neighborhood attention under tiles, as the authors of sliding tiles counted them: without borders, we with them."""
+    case = oracle("visual_published_checks")["sta_table1_tiled_natten_11"]
+    s = Box(window=11).schedule(TokenLayout(grid=(48, 48, 48)), Tiling(q=(4, 4, 4), kv=(4, 4, 4)))
+    assert [round(n / s.q_tiles**2, 6) for n in (s.full, s.partial)] == [case["dense"], case["mixed"]]
+    full, seen = (2 * ((11 + 1) // 8) - 1) ** 3 / 12**3, (2 * -(-(11 - 1) // 8) + 1) ** 3 / 12**3
+    assert [round(full, 4), round(seen - full, 4)] == pytest.approx([*case["published"].values()], abs=1.5e-4)
+
+
+def test_published_density_of_attention_gym(oracle):
+    case = oracle("visual_published_checks")["attention_gym_natten_128x128_w13_b128"]
+    s = Box(window=13, order="rows").schedule(TokenLayout(grid=(128, 128)), Tiling(q=(128,), kv=(128,)))
+    density = s.visited / (s.q_tiles * s.kv_tiles)
+    assert (round(density, 6), round(density, 4)) == (case["density"], case["published"])
 
 
 def test_published_sparsity(oracle):
@@ -188,10 +218,65 @@ def test_mask_free_schedules_have_no_partial_tile():
     assert found > 100
 
 
-@pytest.mark.parametrize(("grid", "window", "density"), [((30, 48, 80), (18, 24, 24), 0.310), ((256, 256), (80, 80), 0.3125)])
-def test_flat_tiles_waste_most_of_the_sparsity(grid, window, density):
-    s = Box(window=window).schedule(TokenLayout(grid=grid), Tiling(q=(128,), kv=(128,)))
-    assert round(s.visited / (s.q_tiles * s.kv_tiles), len(str(density)) - 2) == density
+def test_flat_tiles_waste_most_of_the_sparsity(oracle):
+    for case in oracle("visual_misc")["row_major_1d_tiling"]:
+        family = Box(window=tuple(case["window"]), stride=tuple(case["stride"]), order="rows")
+        assert family.mask_class() == "element"
+        s = family.schedule(TokenLayout(grid=tuple(case["shape"])), Tiling(q=(case["block"],), kv=(case["block"],)))
+        assert (s.q_tiles, s.visited) == (case["n_blocks"], case["visited"])
+        assert hashlib.sha256(s.to_mask()[0].astype(np.uint8).tobytes()).hexdigest() == case["sha256"]
+        density = s.visited / s.q_tiles**2
+        ideal = s.pairs / prod(case["shape"]) ** 2
+        assert (round(density, 6), round(ideal, 6)) == (case["density"], case["ideal_density"])
+        assert round(1 - s.pairs / s.tile_area, 4) == case["waste"]
+
+
+def test_layers_of_cosmos_predict2(oracle):
+    """Counts of each kind of layer, and the mean of the layers of both models (one of the 14B's layers is dense)."""
+    case = oracle("visual_cosmos2_gna")
+    for tiles, q, kv in zip(case["counts"], ((4, 4, 8), (8, 4, 8)), ((4, 4, 8), (4, 4, 8)), strict=True):
+        grid = (tiles["T"], 44, 80)
+        density = {"dense": 1.0}
+        for kind, row in tiles["types"].items():
+            window = tuple(n if w < 0 else w for w, n in zip(row["params"]["w"], grid, strict=True))
+            family = Box(window=window, stride=tuple(row["params"]["s"]), dilation=tuple(row["params"]["d"]))
+            s = family.schedule(TokenLayout(grid=grid), Tiling(q=q, kv=kv))
+            dense = prod(-(-n // t) for n, t in zip(grid, q, strict=True)) * prod(
+                -(-n // t) for n, t in zip(grid, kv, strict=True)
+            )
+            assert (s.visited, prod(row["params"]["d"]), dense) == (row["tiles"], row["groups"], row["dense_tiles"])
+            assert s.mask_free
+            density[kind] = s.visited / dense
+            assert (round(density[kind], 5), round(s.pairs / prod(grid) ** 2, 5)) == (row["density_tiles"], row["density_pairs"])
+        for model in ("2B", "14B"):
+            layers = [density[kind] for kind in case[f"layers_{model}"]]
+            assert round(sum(layers) / len(layers), 5) == tiles[f"mean_density_{model}"]
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_cut_at_the_border_equal_brute_force(axes, seed, same):
+    """As of zero-padded borders: the window may even be longer than the grid."""
+    rng = np.random.default_rng([axes, seed, 3])
+    grid = tuple(int(n) for n in rng.integers(1, {1: 60, 2: 14, 3: 7}[axes], axes))
+    window = tuple(int(n) for n in rng.integers(1, 14, axes))
+    stride = tuple(int(rng.integers(1, w + 1)) for w in window)
+    family = Box(window=window, stride=stride, border="cut")
+    tiles = [tuple(int(n) for n in rng.integers(1, 6, axes)) for _ in range(2)]
+    same(family, TokenLayout(grid=grid), Tiling(q=tiles[0], kv=tiles[1]))
+    if axes > 1:
+        same(family, TokenLayout(grid=grid), Tiling(q=(int(rng.integers(1, 30)),), kv=(int(rng.integers(1, 30)),)))
+
+
+def test_halos_and_zero_padding():
+    """HaloNet: blocks of 8 see 3 tokens more on each side. SASA: 7 x 7 keys, fewer at the border."""
+    i = np.arange(32)
+    halo = Box(window=14, stride=8, border="cut").axes(TokenLayout(grid=(32,)))[0]
+    assert [n.tolist() for n in halo.window_of(i[::8])] == [[0, 5, 13, 21], [11, 19, 27, 32]]
+    sasa = Box(window=7, border="cut").axes(TokenLayout(grid=(32,)))[0]
+    assert [n.tolist() for n in sasa.window_of(i[:5])] == [[0, 0, 0, 0, 1], [4, 5, 6, 7, 8]]
+    inside = Box(window=7).axes(TokenLayout(grid=(32,)))[0]
+    assert inside.pairs() - sasa.pairs() == 2 * (3 + 2 + 1)
 
 
 def random_box(rng, axes, *, dilated, causal=True):
@@ -265,6 +350,8 @@ def test_tokens_are_padded_to_whole_tiles_of_every_dilation_group():
         (Box(window=(17, 4)), TokenLayout(grid=(16, 16)), (4, 4), "window x dilation must be at most the grid"),
         (Box(window=(8, 4), dilation=(3, 1)), TokenLayout(grid=(16, 16)), (4, 4), "got 8 x 3 on axis 0 of 16 tokens"),
         (Box(window=(4, 4), stride=(5, 1)), TokenLayout(grid=(16, 16)), (4, 4), "stride must be at most the window"),
+        (Box(window=4, dilation=2, border="cut"), TokenLayout(grid=(16,)), (4,), "neither dilation nor causal"),
+        (Box(window=4, causal=True, border="cut"), TokenLayout(grid=(16,)), (4,), "neither dilation nor causal"),
         (Box(window=(4, 4, 4)), TokenLayout(grid=(16, 16)), (4, 4), "window must have one number or one per axis"),
         (Box(window=4), TokenLayout(grid=(16, 16)), (4, 4, 4), "q_tile and kv_tile must have one number or one per axis"),
         (Box(window=4, dilation=2), TokenLayout(grid=(16, 16)), (16,), "no dilation and no text"),

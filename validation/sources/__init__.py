@@ -5,6 +5,6 @@ aiconfigurator  measured tables of the package aiconfigurator-core
 """
 
 from .aiconfigurator import Table, read_table, tables
-from .published import kernel_for, pattern_for, published_runs, timed_as
+from .published import Timed, kernel_for, pattern_for, published_runs, timed_as
 
-__all__ = ["Table", "kernel_for", "pattern_for", "published_runs", "read_table", "tables", "timed_as"]
+__all__ = ["Table", "Timed", "kernel_for", "pattern_for", "published_runs", "read_table", "tables", "timed_as"]

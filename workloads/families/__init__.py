@@ -3,6 +3,13 @@
     band         intervals that move with the query: dense, causal, windows, sinks, global tokens, documents, ragged batches
     box          neighborhood attention on a 1-D to 3-D grid (GNA); axis: its rule along one axis
     frame_band   bands between frame pairs (radial attention)
+    sliding_tile boxes of whole tiles (STA)
+    memory_band  a band in memory order, text and sink frame (Sparse VideoGen)
+    two_scale    windows, and windows of a small copy (Scale-DiT)
+    levels       pooled copies of the keys: pyramids, hierarchies, compressed keys
+    clustered    clusters of queries that see clusters of keys
+    structured   batches of small dense attentions
+    mix          heads of different families in one call
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
@@ -37,18 +44,25 @@ from .band import Band, Documents, Ragged
 from .box import Box
 from .chunk_linear import ChunkLinear
 from .chunks import Chunks
+from .clustered import Clustered
 from .compact import Compact
 from .elastic import Elastic
 from .frame_band import FrameBand
 from .head_mix import HeadKind, HeadMix
+from .levels import Level, Levels
 from .listed import Listed
 from .mask_function import MaskFunction
+from .memory_band import MemoryBand
+from .mix import Mix
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
+from .sliding_tile import SlidingTile
 from .strided import Strided
+from .structured import Structured
 from .token_gather import TokenGather
 from .token_select import TokenSelect
+from .two_scale import TwoScale
 from .unstructured import Unstructured
 from .vertical_slash import VerticalSlash
 
@@ -79,6 +93,13 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "mask_function": MaskFunction,
+    "mix": Mix,
+    "sliding_tile": SlidingTile,
+    "memory_band": MemoryBand,
+    "two_scale": TwoScale,
+    "levels": Levels,
+    "clustered": Clustered,
+    "structured": Structured,
     "pooled_select": PooledSelect,
     "strided": Strided,
     "vertical_slash": VerticalSlash,
@@ -124,6 +145,7 @@ __all__ = [
     "Box",
     "ChunkLinear",
     "Chunks",
+    "Clustered",
     "Compact",
     "Documents",
     "Elastic",
@@ -131,14 +153,21 @@ __all__ = [
     "FrameBand",
     "HeadKind",
     "HeadMix",
+    "Level",
+    "Levels",
     "Listed",
+    "MemoryBand",
+    "Mix",
     "Pages",
     "PooledSelect",
     "PrefixTop",
     "Ragged",
+    "SlidingTile",
     "Strided",
+    "Structured",
     "TokenGather",
     "TokenSelect",
+    "TwoScale",
     "Unstructured",
     "VerticalSlash",
     "family_type",

@@ -5,7 +5,7 @@ All in integers, as NATTEN's kernels have it (arXiv 2504.16922; SHI-Labs/NATTEN 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ...facts import UserError
 
 Ints = NDArray[np.int64]
+Border = Literal["clamp", "cut"]
 
 
 class Cut(NamedTuple):
@@ -42,10 +43,13 @@ class Axis(NamedTuple):
     stride: int
     dilation: int
     causal: bool
+    border: Border = "clamp"
 
     def checked(self, index: int) -> Axis:
         """Self, or UserError where the rule does not fit the axis."""
-        if self.window * self.dilation > self.length:
+        if self.border == "cut" and (self.dilation > 1 or self.causal):
+            raise UserError(f"a cut border takes neither dilation nor causal axes, got them on axis {index}")
+        if self.border == "clamp" and self.window * self.dilation > self.length:
             raise UserError(
                 f"window x dilation must be at most the grid along each axis, got {self.window} x {self.dilation} "
                 f"on axis {index} of {self.length} tokens"
@@ -67,6 +71,8 @@ class Axis(NamedTuple):
             leader = ((i // self.stride) * self.stride + self.stride - 1).clip(max=length - 1)
             return (leader - self.window + 1).clip(min=0), (i + 1).clip(max=length)
         leader = ((i // self.stride) * self.stride + self.stride // 2).clip(max=length - 1)
+        if self.border == "cut":
+            return (leader - left).clip(min=0), (leader - left + self.window).clip(max=length)
         start = (leader - left).clip(min=0).clip(max=length - self.window)
         return start, start + self.window
 
@@ -107,9 +113,16 @@ class Axis(NamedTuple):
         return total
 
     def block_sparse(self, q_tile: int, kv_tile: int, dynamic: bool) -> bool:
-        """NATTEN's own test that no element mask is needed: in rare cases too careful, and sound for q tiles of two and more."""
+        """NATTEN's own test that no element mask is needed: in rare cases too careful, and sound for q tiles of two and more.
+
+        NATTEN has no windows that are cut at the border; a kernel for them would mask as for causal axes.
+        """
         lengths = {self.group_length(g) for g in range(self.dilation)}
-        return not self.causal and all(self._block_sparse(length, q_tile, kv_tile, dynamic) for length in lengths)
+        return (
+            not self.causal
+            and self.border == "clamp"
+            and all(self._block_sparse(length, q_tile, kv_tile, dynamic) for length in lengths)
+        )
 
     def _block_sparse(self, length: int, q_tile: int, kv_tile: int, dynamic: bool) -> bool:
         if length == self.window:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import reduce
 from itertools import product
 from math import prod
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from ...facts import UserError
 from ..layout import Tiling, TokenLayout
 from ..runs import Runs, paint
-from ..schedule import Buffer, Group, TileSchedule, flat_schedule
-from .axis import Axis, Cut
+from ..schedule import Buffer, Group, TileSchedule
+from .axis import Axis, Border, Cut
 from .band import Band
+from .flat_boxes import flat_boxes, spread_intervals
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -41,6 +42,12 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Distance of neighbouring keys; queries and keys fall into that many groups that do not mix.
     causal : bool or tuple of bool
         Axes along which only keys up to self are seen.
+    border : str
+        What becomes of a window that would leave the grid: `clamp` pushes it back inside (neighborhood attention), `cut` drops
+        what lies outside, as zero padding and a mask do (SASA; with `stride` b and `window` b + 2h, the halos of HaloNet).
+    order : str
+        Order of the tokens in memory: `tiles` for kernels with tiles of several axes, `rows` (row-major) for the flat tiles of
+        FlexAttention, which then visit most of what they mask.
 
     Examples
     --------
@@ -54,9 +61,11 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stride: PerAxis = 1
     dilation: PerAxis = 1
     causal: bool | tuple[bool, ...] = False
+    border: Border = "clamp"
+    order: Literal["tiles", "rows"] = "tiles"
 
     def mask_class(self) -> str:
-        return "box"
+        return "box" if self.order == "tiles" else "element"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal is True or self.causal == (True,))
@@ -64,7 +73,7 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def axes(self, layout: TokenLayout) -> list[Axis]:
         """The rule of each axis, checked against the grid."""
         return [
-            Axis(length, window, stride, dilation, causal).checked(i)
+            Axis(length, window, stride, dilation, causal, self.border).checked(i)
             for i, (length, window, stride, dilation, causal) in enumerate(
                 zip(
                     layout.grid,
@@ -105,7 +114,7 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         axes = self.axes(layout)
         if len(tiling.q) != len(axes) or len(tiling.kv) != len(axes):
             if len(tiling.q) == len(tiling.kv) == 1:
-                return self._flat(axes, layout, tiling)
+                return flat_boxes(axes, layout, tiling)
             raise UserError(
                 f"q_tile and kv_tile must have one number or one per axis of the grid ({len(axes)}), "
                 f"got {_by(tiling.q)} and {_by(tiling.kv)}"
@@ -154,76 +163,6 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             box=(_padded_tiles(axes, tiling.q), kv_tiles),
         )
 
-    def _flat(self, axes: list[Axis], layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        """The same mask under tiles of consecutive row-major tokens: what a kernel without token permutation visits."""
-        if any(a.dilation > 1 for a in axes) or layout.text:
-            raise UserError("gna under flat tiles takes no dilation and no text")
-        tokens, line = layout.tokens, axes[-1].length
-        rows = -(-tokens // tiling.q_rows)
-        # Cut every tile into pieces of one line of the last axis: along a line the window moves monotonically.
-        begin = np.unique(np.concatenate([np.arange(0, tokens, tiling.q_rows), np.arange(0, tokens, line)]))
-        tile = begin // tiling.q_rows
-        last = np.append(begin[1:], tokens) - 1
-        lo_first, hi_first = axes[-1].window_of(begin % line)
-        lo_last, hi_last = axes[-1].window_of(last % line)
-        outer = _windows_of_lines(axes[:-1], begin // line)
-        # Seen by some query of a tile: the union of what its pieces see. Seen by all: one box, the intersection.
-        some = _Boxes(tile, [*outer, (lo_first, hi_last)])
-        first_piece = np.flatnonzero(np.append(True, tile[1:] != tile[:-1]))
-        shared = [
-            (np.maximum.reduceat(lo, first_piece), np.minimum.reduceat(hi, first_piece))
-            for lo, hi in [*outer, (lo_last, hi_first)]
-        ]
-        every = _Boxes(np.arange(rows), shared)
-        batch = max(1, PIECES_AT_A_TIME // max(1, prod(a.window for a in axes[:-1])))
-        parts = []
-        for low in range(0, rows, batch):
-            high = min(low + batch, rows)
-            some_row, some_start, some_stop = some.intervals(low, high, layout.grid)
-            every_row, every_start, every_stop = every.intervals(low, high, layout.grid)
-            parts.append(
-                paint(
-                    high - low,
-                    np.concatenate([some_row, every_row]) - low,
-                    np.concatenate([some_start, every_start]),
-                    np.concatenate([some_stop, every_stop]),
-                    np.repeat([False, True], [len(some_row), len(every_row)]),
-                    None,
-                )
-            )
-        return flat_schedule(
-            Runs.stack(parts),
-            q_tile=tiling.q_rows,
-            kv_tile=tiling.kv_rows,
-            seq_q=tokens,
-            seq_kv=tokens,
-            pairs=prod(a.pairs() for a in axes),
-            mask_axes=len(axes),
-            aligned=not tiling.dynamic_kv,
-        )
-
-
-PIECES_AT_A_TIME = 1 << 14
-"""Intervals painted at once for flat tiles: few enough to stay in a cache."""
-
-
-class _Boxes(NamedTuple):
-    """Boxes of keys of a row-major grid, each of one row: along every axis an interval [lo, hi)."""
-
-    row: Ints
-    """In rising order."""
-    sides: list[tuple[Ints, Ints]]
-
-    def intervals(self, low: int, high: int, grid: tuple[int, ...]) -> tuple[Ints, Ints, Ints]:
-        """The boxes of rows low to high as intervals of consecutive keys: row, first key, end."""
-        box = np.arange(np.searchsorted(self.row, low), np.searchsorted(self.row, high))
-        line = np.zeros(len(box), np.int64)
-        for length, (lo, hi) in zip(grid[:-1], self.sides[:-1], strict=True):
-            parent, coordinate = _spread_intervals(lo[box], np.maximum(hi[box], lo[box]))
-            box, line = box[parent], line[parent] * length + coordinate
-        first, last = self.sides[-1]
-        return self.row[box], line * grid[-1] + first[box], line * grid[-1] + last[box]
-
 
 def _padded_tiles(axes: list[Axis], tile: tuple[int, ...]) -> tuple[int, ...]:
     """Tiles along each axis of one dilation group: tokens are padded so that every group has the same."""
@@ -238,7 +177,7 @@ def _static_runs(cuts: list[Cut], kv_tiles: tuple[int, ...], kv_rows: int, first
     row, base, whole = np.arange(rows), np.zeros(rows, np.int64), np.ones(rows, bool)
     for cut, index, tiles in zip(cuts[:-1], at[:-1], kv_tiles[:-1], strict=True):
         mine = index[row]
-        parent, coordinate = _spread_intervals(cut.first[mine], cut.last[mine])
+        parent, coordinate = spread_intervals(cut.first[mine], cut.last[mine])
         mine = mine[parent]
         whole = whole[parent] & (coordinate >= cut.full_first[mine]) & (coordinate < cut.full_last[mine])
         row, base = row[parent], base[parent] * tiles + coordinate
@@ -268,22 +207,6 @@ def _with_text(runs: Runs, first_key: int, text: int) -> Runs:
         np.concatenate([runs.kind == 0, np.ones(len(rows), bool)]),
         None,
     )
-
-
-def _windows_of_lines(axes: list[Axis], line: Ints) -> list[tuple[Ints, Ints]]:
-    """Window along each of the outer axes, of lines given by their row-major number."""
-    windows: list[tuple[Ints, Ints]] = []
-    for axis in reversed(axes):
-        windows.insert(0, axis.window_of(line % axis.length))
-        line = line // axis.length
-    return windows
-
-
-def _spread_intervals(lo: Ints, hi: Ints) -> tuple[Ints, Ints]:
-    """All integers of intervals [lo, hi), as (interval number, integer)."""
-    count = hi - lo
-    parent = np.repeat(np.arange(len(lo)), count)
-    return parent, np.arange(len(parent)) - np.repeat(np.cumsum(count) - count, count) + lo[parent]
 
 
 def _spread(name: str, value: Any, grid: tuple[int, ...]) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Pages of a KV cache that a decode step reads: Quest, Kinetics, SeerAttention-R, TidalDecode, DELTA, and paged dense decode.
 
-Which pages they are does not change the work: every query reads as many, each once. So the pages of a row are one run of scattered
-keys, in pieces of a page.
+Which pages they are does not change the work: every query reads as many, each once. So the pages of a row are one run of
+scattered keys, in pieces of a page.
 """
 
 from __future__ import annotations

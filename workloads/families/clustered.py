@@ -1,0 +1,154 @@
+"""Clusters of queries that see clusters of keys: k-means (SVG2, Routing Transformer), hash buckets (SMYRF, AnnSA).
+
+Tokens are reordered cluster by cluster. The keys that a cluster of queries sees are packed into tiles across the borders of
+their clusters, as FlashInfer does it (a list of single keys, page size 1); queries of different clusters share no tile.
+"""
+
+from __future__ import annotations
+
+from math import ceil, prod
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta, Struct
+from numpy.typing import NDArray
+
+from ...facts import UserError
+from ..layout import Tiling, TokenLayout
+from ..runs import Runs
+from ..schedule import Buffer, Group, Kind, TileSchedule
+from ..scores import head_shares, row_loads
+from .band import Band
+
+Ints = NDArray[np.int64]
+Size = Annotated[int, Meta(ge=1, le=2**24)]
+Spread = Annotated[float, Meta(ge=0, le=3)]
+
+
+class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Each cluster of queries sees its own cluster of keys, or the clusters that hold most of its attention.
+
+    Parameters
+    ----------
+    q_clusters, k_clusters : int
+        Clusters of queries and of keys.
+    keep : float or None
+        Mean share of the key clusters that a cluster of queries sees; None: its own one only, of as many clusters.
+    least : float
+        Least share of them (of the key clusters).
+    size : int
+        Tokens of every cluster where a cluster is filled by choice (then a token may be in none or in several); 0: the clusters
+        divide the sequence.
+    memory : int
+        Keys that each cluster of keys has besides.
+    spread : float
+        Unlike sizes: standard deviation of the logarithm of the tokens of a cluster; 0 for equal ones.
+    imbalance, head_spread : float
+        Spread of the clusters that a cluster of queries sees, and of the mean share of a head: of the logarithm again.
+    causal : bool
+        Within what is seen, keys after a query are masked.
+    seed : int
+        Of sizes and of what is kept.
+
+    Notes
+    -----
+    Text is a cluster of its own, that sees and is seen by all.
+
+    Examples
+    --------
+    >>> routing = Clustered(q_clusters=8, k_clusters=8, size=64, memory=1)
+    >>> s = routing.schedule(TokenLayout(grid=(512,)), Tiling(q=(64,), kv=(64,)))
+    >>> s.q_tiles, s.visited
+    (8, 16)
+    """
+
+    q_clusters: Size
+    k_clusters: Size
+    keep: Annotated[float, Meta(gt=0, le=1)] | None = None
+    least: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    size: Annotated[int, Meta(ge=0)] = 0
+    memory: Annotated[int, Meta(ge=0)] = 0
+    spread: Spread = 0.0
+    imbalance: Spread = 0.0
+    head_spread: Spread = 0.0
+    causal: bool = False
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.keep is None and self.q_clusters != self.k_clusters:
+            raise UserError(f"its own cluster needs as many of queries as of keys, got {self.q_clusters} and {self.k_clusters}")
+
+    def mask_class(self) -> str:
+        return "element" if self.causal else "gather"
+
+    def without_pattern(self) -> Band:
+        return Band(causal=self.causal)
+
+    def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
+        return self.schedule_heads(layout, tiling, 1)
+
+    def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
+        """The work of `heads` heads of one item, each with clusters of its own."""
+        tiling.require_flat("a clustered pattern")
+        tokens = prod(layout.grid)
+        if tiling.pack != 1 or layout.queries:
+            raise UserError("a clustered pattern has no form with packed GQA heads or fewer queries than keys")
+        if not self.size and max(self.q_clusters, self.k_clusters) > tokens:
+            raise UserError(f"clusters must be at most the {tokens} tokens, got {self.q_clusters} and {self.k_clusters}")
+        rng = np.random.default_rng(self.seed)
+        shares = head_shares(rng, heads, self.keep, self.head_spread) if self.keep else np.zeros(heads)
+        parts = [self._head(rng, float(share), tokens, layout.text, tiling) for share in shares]
+        first = np.cumsum([0, *(len(live) for live, _ in parts)])
+        live = np.concatenate([live for live, _ in parts])
+        keys = np.concatenate([keys for _, keys in parts])
+        # Nominal places: rows of one cluster read the same keys, and each cluster others.
+        reach = -(-(layout.tokens + self.memory * self.k_clusters) // tiling.kv_rows)
+        span = np.maximum(reach - -(-keys // tiling.kv_rows), 0)
+        fresh = np.append(True, keys[1:] != keys[:-1])
+        start = (rng.random(int(fresh.sum()))[np.cumsum(fresh) - 1] * (span + 1)).astype(np.int64) * tiling.kv_rows
+        kind = Kind.PARTIAL if self.causal else Kind.GATHER
+        pairs = [int((queries * seen).sum()) for queries, seen in parts]
+        if self.causal:
+            # In a cluster of queries and keys in order, half of the pairs and half of the diagonal.
+            pairs = [(both + int(queries.sum())) // 2 for both, (queries, _) in zip(pairs, parts, strict=True)]
+        return TileSchedule(
+            q_tile=tiling.q_rows,
+            kv_tile=tiling.kv_rows,
+            seq_q=layout.tokens,
+            seq_kv=layout.tokens,
+            row_live=live,
+            runs=Runs(np.arange(len(live)), start, keys, np.full(len(live), kind, np.uint8), len(live)),
+            groups=tuple(Group(int(begin), len(queries), 1) for begin, (queries, _) in zip(first, parts, strict=False)),
+            buffers=(Buffer("kv", 0, max(layout.tokens, int((start + keys).max()))),),
+            pairs_per_copy=tuple(pairs),
+            mask_free=not self.causal,
+        )
+
+    def _head(self, rng: np.random.Generator, share: float, tokens: int, text: int, tiling: Tiling) -> tuple[Ints, Ints]:
+        """Owner tiles of one head: live queries, and keys that they read."""
+        q_sizes, k_sizes = (self._sizes(rng, clusters, tokens) for clusters in (self.q_clusters, self.k_clusters))
+        k_sizes = k_sizes + self.memory
+        if self.keep is None:
+            seen = k_sizes
+        else:
+            clusters, most = np.full(self.q_clusters, self.k_clusters), np.int64(self.k_clusters)
+            least = np.minimum(np.maximum(np.full_like(clusters, ceil(self.least * most)), 1), most)
+            counts = row_loads(rng, clusters, least, round(share * most * self.q_clusters), imbalance=self.imbalance)
+            # Each sees a random set of clusters: a stretch of a random order of them.
+            order = k_sizes[rng.permutation(self.k_clusters)]
+            ends = np.concatenate([[0], np.cumsum(np.concatenate([order, order]))])
+            begin = rng.integers(0, self.k_clusters, self.q_clusters)
+            seen = ends[begin + counts] - ends[begin]
+        if text:
+            q_sizes, seen = np.append(q_sizes, text), np.append(seen + text, int(k_sizes.sum()) + text)
+        tiles = -(-q_sizes // tiling.q_rows)
+        owner = np.repeat(np.arange(len(tiles)), tiles)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
+        return np.minimum(q_sizes[owner] - place * tiling.q_rows, tiling.q_rows), seen[owner]
+
+    def _sizes(self, rng: np.random.Generator, clusters: int, tokens: int) -> Ints:
+        """Tokens of each cluster: one at least, and together all."""
+        if self.size:
+            return np.full(clusters, self.size, np.int64)
+        every = np.full(clusters, tokens, np.int64)
+        return row_loads(rng, every, np.ones(clusters, np.int64), tokens, imbalance=self.spread)
