@@ -102,8 +102,10 @@ class Memory(NamedTuple):
 
     port: int
     """Of the way into one SM."""
-    rows: int
-    """Of the way of Q into, and of O out of one SM."""
+    q: int
+    """Of the way of Q into one SM."""
+    o: int
+    """Of the way of O out of it."""
     l2: int
     dram: int
     l2_latency: int
@@ -212,8 +214,8 @@ def _run(
     row_first, visit_tile, visit_kind, row_bytes = work.row_first, work.tile, work.kind, work.row_bytes
     row_keys, width = work.row_keys, work.width
     cta_row, cta_keys = work.cta_row, work.cta_keys
-    port_rate, rows_rate, l2_rate, dram_rate, streams = memory.port, memory.rows, memory.l2, memory.dram, memory.streams
-    multicast = memory.multicast
+    port_rate, q_rate, o_rate, l2_rate, dram_rate = memory.port, memory.q, memory.o, memory.l2, memory.dram
+    multicast, streams = memory.multicast, memory.streams
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
@@ -308,7 +310,8 @@ def _run(
                     due[U(sm)] = now
                     break
                 granted = False
-                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
+                rate = port_rate if key >= 0 else q_rate if role == starts else o_rate
+                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * rate >> BYTE_SHIFT)
                 l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
                 l2_bytes += amount if key < 0 else amount // multicast
                 end = max(l2_free, port_free[U(sm)]) + l2_latency
