@@ -82,7 +82,7 @@ class Timing(_Table, frozen=True):
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
-    """Bytes a clock at which a CTA gathers Q and scatters O; 0 where they move as fast as K and V."""
+    """Bytes a clock at which a CTA gathers Q (but see `tma_packs`) and scatters O; 0 where they move as fast as K and V."""
 
 
 class Softmax(_Table, frozen=True):
@@ -135,6 +135,8 @@ class Launch(_Table, frozen=True):
     """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
+    tma_packs: tuple[Size, ...] = ()
+    """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
 
 
 class Split(_Table, frozen=True):

@@ -31,6 +31,8 @@ one whose keys lie scattered in memory."""
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
     "scores_read", "probabilities_write", "p_to_smem", "barrier",
+    # By halves of the head width.
+    "load_k_half", "load_v_half", "qk_half", "pv_half",
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
@@ -319,7 +321,7 @@ def build(
                 steals={kind: contention * cost.length for kind, cost in costs.items()},
                 load_bytes={kind: cost.load_bytes for kind, cost in costs.items()},
                 loads=next((_LOADS[work] for work in p.op.work if work in _LOADS), ""),
-                needs_q=not {"qk", "kq"}.isdisjoint(p.op.work),
+                needs_q=not {"qk", "qk_half", "kq"}.isdisjoint(p.op.work),
             )
         )
     return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops))
@@ -438,11 +440,14 @@ def _total(share: _Share, op: TemplateOp, kind: Kind) -> _Total:
     return _Total(units, until_result + afterwards, latency - afterwards, load_bytes)
 
 
-_LOADS: dict[str, Literal["k", "v"]] = {"load_k": "k", "load_half": "k", "load_q": "k", "load_v": "v", "load_do": "v"}
+_LOADS: dict[str, Literal["k", "v"]] = {
+    **dict.fromkeys(("load_k", "load_k_half", "load_half", "load_q"), "k"),
+    **dict.fromkeys(("load_v", "load_v_half", "load_do"), "v"),
+}
 """Which of the two tiles of a visit a work item fetches."""
 
-_SCORES_ONLY = {"load_k", "load_q", "load_half", "dequantize_eighth", "receive_half"}
-_SCORES_ONLY |= {"qk", "kq", "mask", "max", "scores_read", "barrier"}
+_SCORES_ONLY = {"load_k", "load_k_half", "load_q", "load_half", "dequantize_eighth", "receive_half"}
+_SCORES_ONLY |= {"qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
 
 
 def _runs(work: str, kind: Kind) -> bool:
@@ -559,6 +564,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "probabilities_write": lambda s: _tmem(s, s.element_bytes * s.scores),
     "p_to_smem": lambda s: _smem(s, s.element_bytes * s.scores),
     "barrier": lambda s: _Cost({}, latency=_iteration(s)),
+    "load_k_half": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes // 2),
+    "load_v_half": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes // 2),
+    "qk_half": lambda s: _product(s, s.keys, s.d // 2, "smem"),
+    "pv_half": lambda s: _product(s, s.d_v // 2, s.keys, "tmem" if s.in_tmem else "registers"),
     "load_half": lambda s: _Cost({}, load_bytes=s.keys // 2 * _latent_bytes(s)),
     "dequantize_eighth": lambda s: _Cost(
         {

@@ -336,6 +336,28 @@ def test_only_register_accumulators_are_fought_over():
     assert backward["reduce 0"].steals["plain"] == 0 < backward["ds 0"].steals["plain"]
 
 
+def test_warpgroups_in_step_lead_each_other_by_a_lag():
+    """The first is through with the products, and with softmax, before the others; a single one leads nobody."""
+    natten = kernels.load("natten_hopper", {"timing": {"lag_cycles": 100.0}})
+    two = {o.name: o for o in built(natten, "h100", q_rows=128).ops}
+    one = {o.name: o for o in built(natten, "h100", q_rows=64).ops}
+    assert one["qk"].latency["plain"] - two["qk"].latency["plain"] == 100
+    assert (one["exp"].latency["masked"], two["exp"].latency["masked"]) == (0, -100)
+    assert two["max"].latency["masked"] == 0
+    assert two["exp"].latency["skipped"] == 0, "there is nothing to lead by"
+    assert two["max"].steals["masked"] == 0 < one["max"].steals["masked"]
+
+
+def test_halves_of_a_head_are_one_head():
+    program = built(kernels.load("trtllm_gen"), "b200", d=256, stages=1, template="tcgen05_halves")
+    whole = built(kernels.load("trtllm_gen"), "b200", d=256, stages=1, template="tcgen05_single")
+    for kind in ("plain", "masked"):
+        assert program.unit_cycles(kind) == whole.unit_cycles(kind)
+    assert sum(o.load_bytes["plain"] for o in program.ops) == sum(o.load_bytes["plain"] for o in whole.ops)
+    assert [o.loads for o in program.ops if o.loads] == ["k", "k", "v", "v"]
+    assert [o.name for o in program.ops if o.needs_q] == ["qka", "qkb"]
+
+
 def test_side_by_side_and_one_after_the_other():
     """`parallel`: as long as the busiest unit. `then`: what comes after the result counts for the role, not for who waits."""
     serial = form({"name": "w", "ops": [op("softmax", work=["max", "exp", "sum"])]})
@@ -390,6 +412,7 @@ def runs():
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
         "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
         "mla": ("flashmla", "h100", MLA),
+        "tcgen05_single": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }
