@@ -218,6 +218,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     look: Look = Look()
     products: Literal["bf16", "fp16"] | None = None
     """Type of the products, where keys are kept in another and converted."""
+    scores: Literal["int8"] | None = None
+    """Type in which Q and K are multiplied, where it is not that of P and V."""
     dynamic_kv: bool = False
     """KV tiles start at the first key that a q tile needs."""
     permute_gbps: Annotated[float, Meta(gt=0, le=1e6)] | None = None

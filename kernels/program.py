@@ -182,6 +182,8 @@ class _Share(NamedTuple):
     rate: float
     mask_alu: float
     segment: int = 1
+    score_rate: float = 0.0
+    """Rate of QK, where it has one of its own."""
 
     @property
     def scores(self) -> int:
@@ -218,6 +220,7 @@ def build(
     tensor_rate: float,
     mask_alu: float,
     segment: int = 1,
+    score_rate: float = 0.0,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -236,6 +239,8 @@ def build(
         ALU operations of the element mask, for each score.
     segment : int
         Keys that lie side by side in memory, of gathered tiles.
+    score_rate : float
+        FLOP per clock and SM of QK, where Q and K are of another type than P and V; 0 for `tensor_rate`.
     template : Template, optional
         In place of the profile's.
 
@@ -264,6 +269,7 @@ def build(
         mask_alu,
         segment,
     )
+    share = share._replace(score_rate=score_rate)
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
     index = {(p.op.name, p.copy): number for number, p in enumerate(placed)}
@@ -532,7 +538,7 @@ def _iteration(share: _Share) -> float:
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "load_k": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
     "load_v": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
-    "qk": lambda s: _product(s, s.keys, s.d, "smem"),
+    "qk": lambda s: _product(s._replace(rate=s.score_rate or s.rate), s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),
     "max": lambda s: _Cost({"alu": s.scores * s.profile.softmax.max / (s.spec.units.max_lanes or s.spec.units.alu_lanes)}),
