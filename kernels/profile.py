@@ -22,7 +22,10 @@ Cycles = Annotated[float, Meta(ge=0, le=1e7)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[float, Meta(ge=0, le=64)]
 """Operations of one element."""
-MaskClass = Literal["dense", "window", "varlen", "box", "blocks", "element"]
+MaskClass = Literal[
+    "dense", "window", "varlen", "box", "blocks", "element",
+    "gather", "token_gather", "tokens", "kv_major", "pages", "qk_only", "linear", "linear_chain", "small", "unstructured",
+]  # fmt: skip
 Phase = Literal["prefill", "decode", "diffusion", "backward"]
 FORWARD = ("prefill", "diffusion")
 """Phases that one and the same kernel serves: whole sequences of queries."""
@@ -57,6 +60,8 @@ class Tile(_Table, frozen=True):
     """Mask classes for which it is used (`causal` for dense causal calls); empty for all."""
     rows: Annotated[int, Meta(ge=0, le=2**20)] = 0
     """Most rows of one K/V head (queries times heads that share it) for which it is used; 0 for any number."""
+    columns: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Columns of the output that a CTA computes, of kernels that share them out; 0 for all."""
     smem_kib: Annotated[float, Meta(ge=0, le=1024)] = 0
     """Shared memory of a CTA where it is not Q and `stages` tiles of K and of V; 0 where it is."""
 
@@ -194,6 +199,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dtypes: tuple[Literal["bf16", "fp16", "fp8"], ...]
     tensor_path: Literal["native", "mma_sync"]
     """`mma_sync`: the instruction of older architectures, which reaches only part of the peak of newer ones."""
+    tensor_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the 16-bit tensor rate that its products have, where they are of a wider type (0.5 of tf32)."""
     tiles: tuple[Tile, ...]
     program: str
     """Loop program: which roles it has, and what they do for a tile."""
@@ -209,6 +216,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The profiles that stand in for it: by phase (`decode`, `backward`), by phase and mask class (`decode_window`), or `fp8`."""
     major: Literal["q", "kv"] = "q"
     """Axis of the tiles that its CTAs own."""
+    chained: bool = False
+    """A CTA goes through the sequence, and a visit brings queries and takes outputs as well as keys."""
     latent: bool = False
     """V is a part of K (multi-head latent attention): what is fetched as K serves for both."""
     borrows: bool = True
@@ -283,10 +292,10 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return BYTES[self.products or problem.dtype]
 
     def token_bytes(self, problem: AttentionProblem) -> int:
-        """Bytes of K and V of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
+        """Bytes that visits bring of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
         d, dv, element = problem.head_dim, problem.head_dim_v, self.element_bytes(problem)
         if not self.latent:
-            return (d + dv) * element
+            return (d + dv) * element * (2 if self.chained else 1)
         return dv + dv // 128 * 4 + (d - dv) * element if self.softmax.dequantize else d * element
 
     def smem_kib(self, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> float:

@@ -34,6 +34,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # Linear attention: a product with the running state, and the keys of a chunk added to it. K and V of bitmaps and packed values.
+    "state_read", "state_add", "unpack_k", "unpack_v",
     # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
     "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
@@ -184,6 +186,7 @@ class _Share(NamedTuple):
     segment: int = 1
     score_rate: float = 0.0
     """Rate of QK, where it has one of its own."""
+    stored: float = 1.0
 
     @property
     def scores(self) -> int:
@@ -221,6 +224,7 @@ def build(
     mask_alu: float,
     segment: int = 1,
     score_rate: float = 0.0,
+    stored: float = 1.0,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -241,6 +245,8 @@ def build(
         Keys that lie side by side in memory, of gathered tiles.
     score_rate : float
         FLOP per clock and SM of QK, where Q and K are of another type than P and V; 0 for `tensor_rate`.
+    stored : float
+        Bytes in which K and V lie in memory, over those of whole ones.
     template : Template, optional
         In place of the profile's.
 
@@ -268,6 +274,7 @@ def build(
         tensor_rate,
         mask_alu,
         segment,
+        stored,
     )
     share = share._replace(score_rate=score_rate)
     whole = share._replace(rows=q_rows, shares=1)
@@ -530,14 +537,21 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _unpack(share: _Share, width: int) -> _Cost:
+    """Each element finds its place among the packed values, and goes into shared memory, zeros included."""
+    elements = share.keys * width
+    operations = _alu(share, elements * share.profile.softmax.dequantize).units
+    return _Cost({**operations, **_smem(share, elements * share.element_bytes).units})
+
+
 def _iteration(share: _Share) -> float:
     cycles = share.profile.timing.iteration_cycles
     return cycles.get(share.spec.arch, cycles.get("other", 0.0))
 
 
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
-    "load_k": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
-    "load_v": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
+    "load_k": lambda s: _Cost({}, load_bytes=round(s.keys * s.d * s.element_bytes * s.stored)),
+    "load_v": lambda s: _Cost({}, load_bytes=round(s.keys * s.d_v * s.element_bytes * s.stored)),
     "qk": lambda s: _product(s._replace(rate=s.score_rate or s.rate), s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),
@@ -559,6 +573,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    "state_read": lambda s: _product(s, s.d_v, s.d, "smem"),
+    "state_add": lambda s: _product(s._replace(rows=s.d), s.d_v, s.keys, "smem"),
+    "unpack_k": lambda s: _unpack(s, s.d),
+    "unpack_v": lambda s: _unpack(s, s.d_v),
     # Read and written once; bytes of four rows are sorted into words, two permutations a word.
     "transpose_v": lambda s: _Cost(
         {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}

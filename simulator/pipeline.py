@@ -110,10 +110,11 @@ def sm_pipeline(
     kv_rows: int,
     mask_axes: int = 1,
     segment: int = 1,
+    stored: float = 1.0,
 ) -> SmPipeline:
     """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile.
 
-    `segment` keys lie side by side in memory where they are gathered.
+    `segment` keys lie side by side in memory where they are gathered, and K and V take the share `stored` of their bytes.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -124,7 +125,7 @@ def sm_pipeline(
     >>> sm.units("plain")["tensor"], bool(sm.steady().together[0] > 2048)
     (2048.0, True)
     """
-    rate = spec.tensor_flops_per_clk(profile.products or problem.dtype) * spec.eff.tensor
+    rate = spec.tensor_flops_per_clk(profile.products or problem.dtype) * spec.eff.tensor * profile.tensor_share
     element = profile.element_bytes(problem)
     if profile.tensor_path == "mma_sync":
         rate *= spec.mma.legacy_fraction
@@ -134,7 +135,7 @@ def sm_pipeline(
         q_rows=q_rows,
         kv_rows=kv_rows,
         head_dim=problem.head_dim,
-        head_dim_v=problem.head_dim_v,
+        head_dim_v=tile.columns or problem.head_dim_v,
         element_bytes=element,
         stages=tile.stages,
         warps=tile.threads // 32,
@@ -142,6 +143,7 @@ def sm_pipeline(
         mask_alu=profile.mask.operations(mask_axes),
         segment=segment,
         score_rate=flops_per_clk(spec, profile.scores) * spec.eff.tensor if profile.scores else 0.0,
+        stored=stored,
         template=programs.load(tile.program or profile.program),
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)

@@ -176,7 +176,7 @@ def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: 
         schedule = scanned(schedule)
     axes = mask_plan(choice.profile, schedule).axes
     tile_shape = (schedule.q_tile, schedule.kv_tile)
-    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, *tile_shape, axes, schedule.segment)
+    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, *tile_shape, axes, schedule.segment, schedule.stored)
     return _Call.of(sm, choice, schedule, problem, warm, hz)
 
 
@@ -227,7 +227,7 @@ class _Call(NamedTuple):
             spec,
             schedule,
             row_bytes=sm.row_bytes,
-            token_bytes=profile.token_bytes(problem),
+            token_bytes=profile.token_bytes(problem) * schedule.stored,
             visit_bytes=[sm.program.load_bytes(kind) for kind in ("plain", "qk_only")],
             look_bytes=schedule.q_tile * schedule.kv_tile * profile.look.mask_bytes,
             resident=spec.chip.sm_count * sm.ctas,

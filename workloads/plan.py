@@ -133,12 +133,12 @@ def _main(
     if tiling.major == "kv":
         return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box):
-        if family.needs_permutation(layout, tiling):
-            ops.insert(0, _permutation(family, problem, layout, tiling))
-        if layout.text:
-            text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
+    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+        ops.insert(0, _permutation(family, problem, layout, tiling))
+    if layout.text and schedule.seq_q == prod(layout.grid):
+        # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
+        text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
+        ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
 
 
@@ -159,9 +159,9 @@ def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class:
     >>> [op.name for op in kv_major_plan(schedule("causal", seq_q=4096).with_copies(4), problem, "blocks")]
     ['statistics', 'by keys', 'reduction']
     """
-    turned = by_keys(schedule)
+    turned = schedule if schedule.major == "kv" else by_keys(schedule)
     scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
-    written = schedule.visited * schedule.q_tile * problem.head_dim_v * problem.element_bytes
+    written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
     summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
     return (
         Attention("statistics", scores_only, mask_class, kernel),
