@@ -135,6 +135,8 @@ class Launch(_Table, frozen=True):
     """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
+    packs_by_copy: bool = False
+    """Q is copied so that these heads lie side by side, and O back: two kernels, where several sequences and K/V heads make them."""
 
 
 class Split(_Table, frozen=True):

@@ -113,6 +113,20 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     return Part(own.first_row + row, first // own.rows, low, high)
 
 
+def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
+    """The copies that bring the heads of a tile side by side; None where Q can be taken as it lies.
+
+    >>> from simattn.kernels import kernels
+    >>> step = AttentionProblem(batch=2, q_heads=32, kv_heads=8, seq_q=1, seq_kv=4096, head_dim=128, phase="decode")
+    >>> packing_copies(kernels.load("fa2_decode"), step, 4).launches, packing_copies(kernels.load("fa3_decode"), step, 4)
+    (2, None)
+    """
+    if not profile.launch.packs_by_copy or pack == 1 or problem.batch == 1 or problem.kv_heads == 1:
+        return None
+    rows = problem.batch * problem.seq_q * problem.q_heads
+    return Memory("heads side by side", 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes, launches=2)
+
+
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:
     """The kernel that makes one result of the parts of each row; None where the CTAs do that themselves, or nothing is divided.
 
