@@ -136,7 +136,7 @@ class Launch(_Table, frozen=True):
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
     packs_by_copy: bool = False
-    """Q is copied so that these heads lie side by side, and O back: two kernels, where several sequences and K/V heads make them."""
+    """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
 
 
 class Split(_Table, frozen=True):
@@ -166,6 +166,8 @@ class Split(_Table, frozen=True):
     """`even`: visits that starting on a row counts as."""
     merge: Literal["kernel", "last_cta"] = "kernel"
     """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
+    merge_ahead: Size = 1
+    """Parts of a row that the merging kernel has on their way at a time: it waits for memory once for so many."""
 
 
 class Look(_Table, frozen=True):

@@ -9,8 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hwspecs import GpuSpec
 from ..kernels import KernelProfile, Split
 from ..workloads import AttentionProblem, Memory, TileSchedule
+
+from .memory import memory_op_seconds
 
 Ints = NDArray[np.int64]
 
@@ -125,6 +128,18 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
         return None
     rows = problem.batch * problem.seq_q * problem.q_heads
     return Memory("heads side by side", 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes, launches=2)
+
+
+def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
+    """Time of the kernel that merges parts, launch included, in seconds.
+
+    What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a time
+    as the kernel asks for ahead, and is stored.
+    """
+    near = spec.mem.l2.latency_near or 250.0
+    latency = (near + (spec.mem.l2.latency_far or near)) / 2 + (spec.mem.smem.latency if spec.mem.smem else 0.0)
+    waits = 2 + ceil(parts / rule.merge_ahead)
+    return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + waits * latency / spec.clock_hz("burst")
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:
