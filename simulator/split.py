@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ..hwspecs import GpuSpec
 from ..kernels import KernelProfile, Split
 from ..workloads import AttentionProblem, Memory, TileSchedule
-
 from .memory import memory_op_seconds
 
 Ints = NDArray[np.int64]
@@ -127,7 +126,8 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
     if not profile.launch.packs_by_copy or pack == 1 or problem.batch == 1 or problem.kv_heads == 1:
         return None
     rows = problem.batch * problem.seq_q * problem.q_heads
-    return Memory("heads side by side", 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes, launches=2)
+    moved = 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
+    return Memory("heads side by side", moved, launches=2)
 
 
 def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
