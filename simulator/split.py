@@ -133,8 +133,8 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
 def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
     """Time of the kernel that merges parts, launch included, in seconds.
 
-    What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a time
-    as the kernel asks for ahead, and is stored.
+    What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a
+    time as the kernel asks for ahead, and is stored.
     """
     near = spec.mem.l2.latency_near or 250.0
     latency = (near + (spec.mem.l2.latency_far or near)) / 2 + (spec.mem.smem.latency if spec.mem.smem else 0.0)
