@@ -186,6 +186,8 @@ class _Share(NamedTuple):
     rate: float
     mask_alu: float
     segment: int = 1
+    score_rate: float = 0.0
+    """Rate of QK, where it has one of its own."""
     stored: float = 1.0
 
     @property
@@ -223,6 +225,7 @@ def build(
     tensor_rate: float,
     mask_alu: float,
     segment: int = 1,
+    score_rate: float = 0.0,
     stored: float = 1.0,
     template: Template | None = None,
 ) -> LoopProgram:
@@ -242,6 +245,8 @@ def build(
         ALU operations of the element mask, for each score.
     segment : int
         Keys that lie side by side in memory, of gathered tiles.
+    score_rate : float
+        FLOP per clock and SM of QK, where Q and K are of another type than P and V; 0 for `tensor_rate`.
     stored : float
         Bytes in which K and V lie in memory, over those of whole ones.
     template : Template, optional
@@ -273,6 +278,7 @@ def build(
         segment,
         stored,
     )
+    share = share._replace(score_rate=score_rate)
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
     index = {(p.op.name, p.copy): number for number, p in enumerate(placed)}
@@ -551,7 +557,7 @@ def _iteration(share: _Share) -> float:
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "load_k": lambda s: _Cost({}, load_bytes=round(s.keys * s.d * s.element_bytes * s.stored)),
     "load_v": lambda s: _Cost({}, load_bytes=round(s.keys * s.d_v * s.element_bytes * s.stored)),
-    "qk": lambda s: _product(s, s.keys, s.d, "smem"),
+    "qk": lambda s: _product(s._replace(rate=s.score_rate or s.rate), s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),
     "max": lambda s: _Cost({"alu": s.scores * s.profile.softmax.max / (s.spec.units.max_lanes or s.spec.units.alu_lanes)}),

@@ -15,6 +15,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import KINDS, KernelProfile, Kind, LoopProgram, Tile, build, programs
 from ..workloads import AttentionProblem
 from .machine import TICKS, Code, Memory, Work, encode, fixed, run
+from .side import flops_per_clk
 
 SHORT = 16
 """Visits from which on a CTA is taken to be steady."""
@@ -144,6 +145,7 @@ def sm_pipeline(
         tensor_rate=rate,
         mask_alu=profile.mask.operations(mask_axes),
         segment=segment,
+        score_rate=flops_per_clk(spec, profile.scores) * spec.eff.tensor if profile.scores else 0.0,
         stored=stored,
         template=programs.load(tile.program or profile.program),
     )
