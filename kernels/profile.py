@@ -78,6 +78,8 @@ class Timing(_Table, frozen=True):
     """From one role's signal to another one's wake-up."""
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
+    look_cycles: Cycles = 0.0
+    """From a look at the mask of a tile that turns out to be skipped to the look at the next one; 0 where lists leave it out."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
     """Bytes a clock at which a CTA gathers Q and scatters O; 0 where they move as fast as K and V."""
 

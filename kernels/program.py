@@ -258,6 +258,8 @@ def build(
     for p in placed:
         own = whole if p.copy is None else share
         costs = {kind: _total(own, p.op, kind) for kind in KINDS}
+        if not {"qk", "kq"}.isdisjoint(p.op.work):
+            costs["skipped"] = costs["skipped"]._replace(length=profile.timing.look_cycles)
         if "max" in p.op.work:
             # That nothing of a tile matters, the warps of a share find out together.
             agreed = costs["qk_only"].latency + profile.timing.handoff_cycles

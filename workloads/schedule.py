@@ -36,7 +36,7 @@ class Kind(IntEnum):
     QK_ONLY = 3
     """QK and a test; the rest was found negligible (BLASST)."""
     SKIPPED = 4
-    """Nothing; the look that finds it skipped is not priced yet."""
+    """Nothing but a look that finds it skipped."""
 
 
 class Buffer(NamedTuple):

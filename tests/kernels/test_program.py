@@ -478,3 +478,15 @@ def test_fp8_keys_as_they_are_stored():
         for name in ("mla_fp8", "mla_fp8_pair")
     }
     assert loads == {"mla_fp8": 64 * 656, "mla_fp8_pair": 32 * 656}
+
+
+def test_a_look_at_a_byte_of_the_mask_costs_what_it_says(one_sm):
+    """Kernels with a byte for each block look at every one of them; CTAs of one SM look side by side."""
+    seer = kernels.load("seer")
+    shape = {"q_rows": 64, "kv_rows": 64, "warps": 4}
+    alone, three = (one_sm(seer, "a100", "triton_serial", ctas=n, **shape) for n in (1, 3))
+    assert alone.visit("skipped") == pytest.approx(seer.timing.look_cycles, rel=0.02)
+    assert three.visit("skipped") < 0.5 * alone.visit("skipped")
+    for name in kernels.names():
+        profile = kernels.load(name)
+        assert (profile.timing.look_cycles > 0) == (profile.skip == "block_mask"), name
