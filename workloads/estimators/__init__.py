@@ -2,7 +2,8 @@
 
     scores   what systems score blocks by: pooled products, antidiagonals, exact mass, samples
     rules    systems that choose single blocks: their scores, rule and quirks
-    lines    vertical and slash lines from the last queries
+    lines    vertical and slash lines from the last queries; stripes of single keys
+    search   a search that does not score all keys
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """
