@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ...facts import UserError
-from ..blocks import BlockLists, BlockShape, Rest, block_schedule
+from ..blocks import BlockLists, BlockShape, block_schedule
 from ..estimators import OWN, Numbers, choose, load_qk
 from ..layout import Tiling, TokenLayout
 from ..schedule import TileSchedule
@@ -69,9 +69,8 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Text keeps all, and is kept by all.
     segment : int
         A causal row sees all of its own segment of so many keys, in an order of their own.
-    rest : str
-        What becomes of blocks that are not kept: `none`, `skipped` (a kernel that tests a mask at each), `qk_only` (QK is
-        computed to find out).
+    qk_only : bool
+        QK is computed of all visible blocks, to find out which are kept.
     near, stripes : float
         Of the drawn blocks, the share near the diagonal and the share in columns that all rows of a head favour.
     seed : int
@@ -107,7 +106,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     forced_extra: bool = False
     text_dense: bool = True
     segment: Size = 1
-    rest: Rest = "none"
+    qk_only: bool = False
     near: Share = 0.5
     stripes: Share = 0.25
     seed: Count = 0
@@ -129,7 +128,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise UserError("block and block_k are both numbers or both shapes on the grid")
 
     def mask_class(self) -> str:
-        return "qk_only" if self.rest == "qk_only" else "blocks"
+        return "qk_only" if self.qk_only else "blocks"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal)
@@ -141,7 +140,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The work of `heads` heads of one item, each with blocks of its own."""
         geometry = _geometry(self, layout, tiling)
         tables = self._measured(geometry, heads) if self.qk else self._drawn(geometry, heads)
-        return block_schedule(tables, geometry.shape, tiling, rest=self.rest)
+        return block_schedule(tables, geometry.shape, tiling, qk_only=self.qk_only)
 
     def _measured(self, geometry: _Geometry, heads: int) -> list[tuple[BlockLists, int]]:
         """Blocks of each head of a file, and how many heads of the call share them."""
