@@ -4,7 +4,7 @@ import json
 
 import pytest
 from simattn.facts import UserError
-from simattn.workloads import Pattern, TokenLayout, make_layout, models, schedule, systems
+from simattn.workloads import Pattern, TokenLayout, make_layout, schedule, systems
 from simattn.workloads.layout import Tiling
 
 PUBLISHED = {
@@ -27,8 +27,8 @@ def refused(message, *args, **kwargs):
     assert "\n" not in str(caught.value)
 
 
-def test_every_shipped_pattern_is_tested():
-    assert systems.names() == sorted([*PUBLISHED, "mask_file"])
+def test_the_patterns_of_this_table_are_shipped():
+    assert set(systems.names()) >= PUBLISHED.keys()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -53,7 +53,7 @@ def test_published_workload_can_be_scheduled(name):
 def test_systems_name_a_model_and_a_source(name):
     system = systems.load(name)
     assert system.name == name
-    assert models.load(system.workload.model).layout(system.workload.shape).tokens
+    assert system.workload.layout().tokens
     assert all(origin.source for origin in system.meta.values())
 
 
