@@ -1,6 +1,7 @@
 """simattn predicts how long a sparse-attention kernel takes on a GPU, and says where the promised speedup went.
 
     predict      time, speedup, bounds and waterfall of a pattern on a GPU
+    compare      patterns on GPUs, ranked
     schedule     the tiles that a kernel visits under a pattern
     load_gpu     a GPU by name, alias or TOML file
     UserError    raised, with one line, for a name or value that cannot be used
@@ -21,18 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import load_gpu
+    from .comparison import compare
     from .facts import UserError
     from .simulator import Prediction, predict
     from .workloads import TileSchedule, schedule
 
 __version__ = "0.1.0"
 
-__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "load_gpu", "predict", "schedule"]
+__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "compare", "load_gpu", "predict", "schedule"]
 
 _HOMES = {
     "Prediction": "simulator",
     "TileSchedule": "workloads",
     "UserError": "facts",
+    "compare": "comparison",
     "load_gpu": "api",
     "predict": "simulator",
     "schedule": "workloads",

@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from .comparison import Comparison
     from .explain import Explanation, Measured
     from .hwspecs import GpuSpec
-    from .simulator import Prediction
+    from .simulator.prediction import KernelRun, Prediction
 
 STAGE_WORDS = {
     "ideal": "live pairs at the peak tensor rate",
@@ -51,6 +52,56 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     _console().print(table)
 
 
+def print_comparison(c: Comparison) -> None:
+    """Print ranked rows, and below them why others have no answer."""
+    console = _console()
+    answered = [row for row in c.rows if row.error is None]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (
+        "",
+        "pattern",
+        "GPU",
+        "kernel",
+        "latency",
+        "band",
+        "speedup",
+        "by FLOPs",
+        "by tiles",
+        "kept",
+        "beside",
+        "limiter",
+    ):
+        words = title in ("pattern", "GPU", "kernel", "limiter")
+        table.add_column(Text(title), justify="left" if words else "right", no_wrap=title in ("pattern", "latency"))
+    for rank, row in enumerate(answered, 1):
+        table.add_row(
+            str(rank),
+            Text(row.pattern + ("" if row.exactness == "exact" else "~")),
+            Text(row.gpu),
+            Text(f"{row.kernel}{'' if row.calibrated else '*'}"),
+            _ms(row.latency_ms or 0.0),
+            f"{_ms(row.latency_ms_low or 0.0)} to {_ms(row.latency_ms_high or 0.0)}",
+            f"{row.speedup:.2f} x",
+            f"{row.bound_flop:.2f} x",
+            f"{row.bound_tiles:.2f} x",
+            f"{100 * (row.density or 0):.1f} %",
+            f"{100 * (row.side_ms or 0) / (row.latency_ms or 1):.0f} %",
+            Text(row.limiter or ""),
+        )
+    console.print(table, highlight=False)
+    console.print(
+        Text(
+            "speedup: over the fastest dense kernel on the same GPU; bounds by live FLOPs, by tiles; kept: live pairs over those "
+            "of the dense call; beside: share of the time in kernels beside the attention\n"
+            "* not calibrated on this GPU: a wide band; ~ an approximation of what was published (simattn patterns show NAME)",
+            "dim",
+        )
+    )
+    for row in c.rows:
+        if row.error is not None:
+            console.print(Text(f"{row.pattern} on {row.gpu}: {row.error}"))
+
+
 def print_prediction(p: Prediction, spec: GpuSpec) -> None:
     """Print a prediction so that a person understands it at first sight."""
     console, problem = _console(), p.problem
@@ -63,7 +114,7 @@ def print_prediction(p: Prediction, spec: GpuSpec) -> None:
     heads = f"{problem['q_heads']} heads" if same else f"{problem['q_heads']} query and {problem['kv_heads']} K/V heads"
     text = f" + {problem['text']} text tokens" if problem["text"] else " tokens"
     queries = f", {problem['seq_q']:,} queries" if problem["seq_q"] != problem["seq_kv"] else ""
-    shown = [f"{key}={_value(value)}" for key, value in p.pattern_params.items() if value is not None]
+    shown = [f"{key}={_value(value)}" for key, value in p.pattern_params.items() if value not in (None, "")]
     say(f"{p.pattern} on {spec.title}", "bold")
     say(f"kernel {p.kernel}, tiles of {_value(p.q_tile)} queries by {_value(p.kv_tile)} keys")
     say(f"batch {problem['batch']}, {heads} of {problem['head_dim']}, {problem['dtype']}; grid {grid}{text}{queries}")
@@ -97,8 +148,10 @@ def print_prediction(p: Prediction, spec: GpuSpec) -> None:
 
     say("\nWhere the time goes (ms)", "bold")
     console.print(_waterfall(p, console.width), highlight=False)
-    for op in p.side:
-        say(f"beside the attention: {op.op}, {_ms(op.latency_ms)}")
+    if len(p.attention) > 1 or p.attention[0].launches > 1:
+        say(f"attention: {'; '.join(map(_kernel_run, p.attention))}")
+    if p.side:
+        say(f"beside the attention: {'; '.join(f'{op.op}, {_ms(op.latency_ms)}' for op in p.side)}")
     share = 100 * _cost(p, p.limiter) / p.latency_ms
     say(f"\nlimited by {LIMITER_WORDS[p.limiter]}: {share:.0f} % of the time")
     say(f"units busy: {', '.join(f'{unit} {100 * part:.0f} %' for unit, part in p.utilization.items())}", "dim")
@@ -219,11 +272,21 @@ def _assumed(p: Prediction) -> str:
         lines.append(
             f"uncalibrated: kernel {p.kernel} was not fitted on this GPU; its constants are {constants}, and the band is wide"
         )
+    if p.provenance.exactness != "exact":
+        lines.append(f"an approximation of what was published: {p.provenance.exactness}")
+    low, high = p.provenance.seed_spread or (1.0, 1.0)
+    if low < high:
+        lines.append(f"which keys are read is drawn at random; other seeds give {low:.3f} to {high:.3f} times the work")
     if p.provenance.recalled:
         lines.append(f"from memory, without a source: {', '.join(p.provenance.recalled)}")
     corrected = f", corrected by {p.correction:.3f} after every tile of some heads" if p.correction != 1 else ""
     lines.append(f"fidelity {p.fidelity}{corrected}, spec {p.provenance.spec_hash}, seed {p.provenance.seed}")
     return "\n".join(lines)
+
+
+def _kernel_run(run: KernelRun) -> str:
+    launches = f" in {run.launches} launches" if run.launches > 1 else ""
+    return f"{run.op} by {run.kernel}{launches}, {_ms(run.latency_ms)}"
 
 
 def _waterfall(p: Prediction, width: int) -> Table:

@@ -8,7 +8,10 @@ from typing import NamedTuple
 from ..hwspecs import GpuSpec
 from ..kernels import candidates, kernels
 from ..workloads import TileSchedule, Tiling, TokenLayout
+from ..workloads.backward import backward_schedule
+from ..workloads.plan import backward_side
 from .choice import choose_kernel
+from .memory import memory_op_seconds
 from .question import Question
 from .setting import Setting
 from .waterfall import attention_time
@@ -24,8 +27,10 @@ class DenseTime(NamedTuple):
 def dense_schedule(asked: Question, tiling: Tiling) -> TileSchedule:
     """The call without its pattern, over all heads and items."""
     layout = TokenLayout(grid=(asked.layout.tokens,), queries=asked.layout.queries)
-    copies = asked.problem.batch * asked.problem.q_heads // tiling.pack
-    return asked.pattern.family.without_pattern().schedule(layout, tiling).with_copies(copies)
+    schedule = asked.pattern.family.without_pattern().schedule(layout, tiling)
+    if asked.problem.phase == "backward":
+        return backward_schedule(schedule, asked.problem)
+    return schedule.with_copies(asked.problem.batch * asked.problem.q_heads // tiling.pack)
 
 
 def fastest_dense(asked: Question, spec: GpuSpec, setting: Setting, only: str | None = None) -> DenseTime:
@@ -37,7 +42,8 @@ def fastest_dense(asked: Question, spec: GpuSpec, setting: Setting, only: str | 
     def seconds(name: str, setting: Setting) -> float:
         choice = choose_kernel(spec, problem, mask_class, kernel=name)
         time = attention_time(choice.spec, choice, dense_schedule(asked, choice.tiling), problem, setting)
-        return time.stages["launch"] + time.merge
+        beside = backward_side(problem) if problem.phase == "backward" and "side" not in setting.off else ()
+        return time.stages["launch"] + time.merge + sum(memory_op_seconds(choice.spec, op, None) for op in beside)
 
     # The bound is never above the time, so a kernel whose bound is above the best time found cannot be the best.
     best = DenseTime("", inf)

@@ -8,6 +8,7 @@ import msgspec
 
 from ..facts import Document, UserError, convert
 from ..workloads import AttentionProblem, Pattern, TokenLayout, make_layout, models
+from ..workloads.qk import load_qk
 
 
 class Question(NamedTuple):
@@ -56,6 +57,14 @@ def question(
     workload = chosen.system.workload
     if shape and not (model or workload.model):
         raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
+    if "qk" in given:
+        sizes = load_qk(str(given["qk"])).sizes()
+        head_dim = _same("head_dim", head_dim, sizes["head_dim"])
+        # A file may hold some heads that stand for all of them.
+        if q_heads is None:
+            q_heads, kv_heads = sizes["q_heads"], kv_heads or sizes["kv_heads"]
+        if grid is None and frames is None and chosen.default_layout().tokens != sizes["seq_kv"]:
+            seq_q, seq_kv = _same("seq_q", seq_q, sizes["seq_q"]), _same("seq_kv", seq_kv, sizes["seq_kv"])
     source = models.load(model or workload.model) if model or shape else None
     phase = phase or workload.phase
     if phase == "decode" and seq_q is None and grid is None and frames is None:
@@ -86,9 +95,19 @@ def question(
         "phase": phase or base.phase,
         "causal": bool(chosen.family.without_pattern().causal),
     }
+    if "qk" in given:
+        for name in ("seq_q", "seq_kv"):
+            _same(name, document[name], sizes[name])
     if kv_heads is not None and kv_heads < 1:
         raise UserError(f"kv_heads must be at least 1, got {kv_heads}")
     return Question(chosen, convert(document, AttentionProblem, "problem"), layout)
+
+
+def _same(name: str, given: int | None, of_file: int) -> int:
+    """A number that the file of Q and K fixes."""
+    if given is not None and given != of_file:
+        raise UserError(f"the file of Q and K has {name}={of_file}, and the call {name}={given}")
+    return of_file
 
 
 def problem_fields(asked: Question) -> dict[str, Any]:

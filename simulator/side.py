@@ -6,9 +6,11 @@ from math import ceil, prod
 
 from ..facts import UserError
 from ..hwspecs import Clock, GpuSpec
-from ..workloads import Gemm, Host, Memory, SideOp, Sort
+from ..workloads import Gemm, Host, Memory, Sort
+from ..workloads import SideOp as Op
 from .clock import settled_hz
 from .memory import memory_op_seconds
+from .prediction import SideOp
 
 TILE = (128, 256)
 """Rows and columns of the result that one SM computes at a time: the usual large tile of cuBLAS and CUTLASS with mma.sync or
@@ -23,7 +25,17 @@ INT4 = ("sm80", "sm86", "sm89")
 BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "int4": 0.5, "tf32": 4.0, "fp32": 4.0}
 
 
-def side_seconds(spec: GpuSpec, op: SideOp, permute_gbps: float | None, clock: Clock) -> float:
+def side_op(spec: GpuSpec, op: Op, permute_gbps: float | None, clock: Clock) -> SideOp:
+    """One op beside the attention as it appears in an answer; parameters as in `side_seconds`."""
+    seconds = side_seconds(spec, op, permute_gbps, clock)
+    if isinstance(op, Host):
+        return SideOp(op=op.name, latency_ms=seconds * 1e3, launches=0)
+    moved = op.bytes * (op.passes if isinstance(op, Sort) else 1.0) / op.every
+    flops = op.flops / op.every if isinstance(op, Gemm) else 0.0
+    return SideOp(op=op.name, latency_ms=seconds * 1e3, bytes=moved, flops=flops, launches=op.launches)
+
+
+def side_seconds(spec: GpuSpec, op: Op, permute_gbps: float | None, clock: Clock) -> float:
     """Time of one op beside the attention, launches included, in seconds of one call.
 
     Parameters

@@ -13,6 +13,8 @@ expressions  formulas of bytes, FLOPs and launches in these files
 ops        what each kernel of a plan has to do
 plan       Plan: the ops that a call really runs
 pattern    patterns by name: a system with parameters
+related    published attention that runs as another entry does (related.toml)
+qk         real queries and keys from a file
 """
 
 from .bsr import from_bsr
@@ -22,6 +24,7 @@ from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .pattern import Pattern, make_layout, schedule
 from .plan import TilingOf, kv_cache_write
 from .problem import AttentionProblem
+from .related import Related, related
 from .schedule import BlockGrid, Buffer, Counts, Group, Kind, TileSchedule
 from .system import Claim, Part, Policy, Side, System, Workload, systems
 from .visits import Visits, visits
@@ -44,6 +47,7 @@ __all__ = [
     "Pattern",
     "Plan",
     "Policy",
+    "Related",
     "Side",
     "SideOp",
     "Sort",
@@ -58,6 +62,7 @@ __all__ = [
     "kv_cache_write",
     "make_layout",
     "models",
+    "related",
     "schedule",
     "systems",
     "visits",

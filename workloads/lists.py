@@ -1,7 +1,7 @@
 """Lists of blocks for single query tokens, drawn at random: what a token-wise selection looks like without its Q and K.
 
-How many blocks a query reads is the selection's own rule and exact; which ones is a model with two numbers. `stay` is the share of
-a query's blocks that the next query chooses again, and `recent` the share of new ones that are drawn near the query, with a
+How many blocks a query reads is the selection's own rule and exact; which ones is a model with two numbers. `stay` is the share
+of a query's blocks that the next query chooses again, and `recent` the share of new ones that are drawn near the query, with a
 distance whose logarithm is uniform. The rest are uniform over the past, so early blocks are chosen most often.
 """
 

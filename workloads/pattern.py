@@ -13,6 +13,7 @@ from .layout import Tiling, TokenLayout
 from .ops import Plan
 from .plan import TilingOf, build_plan
 from .problem import AttentionProblem
+from .related import refuse_related
 from .schedule import TileSchedule
 from .system import systems
 
@@ -47,7 +48,11 @@ class Pattern:
     """
 
     def __init__(self, name: str, params: Document | None = None, *, published: bool = False, seed: int = 0) -> None:
-        self.system = systems.load(name)
+        try:
+            self.system = systems.load(name)
+        except UserError:
+            refuse_related(name)
+            raise
         given, of_parts = self._sorted(dict(params or {}))
         for parameter in self.system.fixed:
             if parameter in given:
@@ -55,6 +60,8 @@ class Pattern:
         kind = family_type(self.system.family)
         fields = msgspec.structs.fields(kind)
         required = {*self.system.required, *(field.name for field in fields if field.required)}
+        if "qk" in given and "qk" not in kind.__struct_fields__:
+            raise UserError(f"pattern {self.system.name} does not choose by Q and K: it takes no file of them")
         defaults = dict(self.system.params)
         if published and not required & given.keys():
             defaults |= self.system.workload.params
@@ -93,8 +100,9 @@ class Pattern:
 
     @property
     def random(self) -> bool:
-        """Whether any of its families draws at random."""
-        return any("seed" in family.__struct_fields__ for family in (self.family, *self.parts))
+        """Whether any of its families draws at random: has a seed, and no file of Q and K."""
+        families = (self.family, *self.parts)
+        return any("seed" in family.__struct_fields__ and not getattr(family, "qk", "") for family in families)
 
     def with_seed(self, seed: int) -> Pattern:
         """The same pattern, drawn anew."""

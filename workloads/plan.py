@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from ..facts import UserError
+from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .expressions import Formula, value
 from .families import Band, Box, Family
+from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .problem import AttentionProblem
-from .schedule import TileSchedule
+from .schedule import Kind, TileSchedule
 from .system import Side, System
 
 TilingOf = Callable[[str, str | None], Tiling]
@@ -48,6 +53,10 @@ def build_plan(
     >>> [op.name for op in plan], sum(op.schedule.visited for op in plan if isinstance(op, Attention)) // 24
     (['video-video', 'video-text', 'merge', 'text-all'], 226056)
     """
+    if problem.phase == "backward":
+        if system.parts:
+            raise UserError(f"the backward pass of {system.name} is not known: it is made of several attention kernels")
+        return _backward(families[0], problem, layout, tiling_of(families[0].mask_class(), system.kernel))
     names = _numbers(system, families, problem, layout)
     ops = [*_main(system, families[0], problem, layout, tiling_of, _whole(system.launches, names))]
     for part, family in zip(system.parts, families[1:], strict=True):
@@ -121,6 +130,8 @@ def _main(
     if system.style == "split_text" and layout.text:
         return _split_text(system, family, problem, layout, tiling, tiling_of("dense", None), launches)
     schedule = _all_heads(family, layout, problem, tiling)
+    if tiling.major == "kv":
+        return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
     if isinstance(family, Box) and family.needs_permutation(layout, tiling):
         ops.insert(0, _permutation(family, problem, layout, tiling))
@@ -129,6 +140,47 @@ def _main(
         text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
         ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
+
+
+def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str, kernel: str | None = None) -> Plan:
+    """The ops of a kernel whose CTAs own keys: what it has to know beforehand of each query, its visits, and their sum.
+
+    Maxima and sums of the scores of every query come first, by a kernel that only multiplies Q and K. Each visit then leaves a
+    partial output, and the last kernel adds these up.
+
+    References
+    ----------
+    Relaxed-System-Lab/Flash-Sparse-Attention: statistics, main and reduction kernels.
+
+    Examples
+    --------
+    >>> from simattn.workloads import schedule
+    >>> problem = AttentionProblem(q_heads=4, seq_q=4096, head_dim=128)
+    >>> [op.name for op in kv_major_plan(schedule("causal", seq_q=4096).with_copies(4), problem, "blocks")]
+    ['statistics', 'by keys', 'reduction']
+    """
+    turned = schedule if schedule.major == "kv" else by_keys(schedule)
+    scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
+    written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
+    summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
+    return (
+        Attention("statistics", scores_only, mask_class, kernel),
+        Attention("by keys", turned, mask_class, kernel),
+        Memory("reduction", written + summed, launches=1),
+    )
+
+
+def _backward(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Plan:
+    main = Attention("backward", backward_schedule(family.schedule(layout, tiling), problem), family.mask_class())
+    before, *behind = backward_side(problem)
+    return (before, main, *behind)
+
+
+def backward_side(problem: AttentionProblem) -> tuple[Memory, ...]:
+    """The kernels before and behind the main one of a backward pass: row sums of dO O, then the fp32 sums in the type of Q."""
+    names = ("convert dQ", "convert dK", "convert dV")
+    behind = (Memory(name, n, launches=1) for name, n in zip(names, postprocess_bytes(problem), strict=False))
+    return (Memory("row sums of dO O", preprocess_bytes(problem), launches=1), *behind)
 
 
 def kv_cache_write(problem: AttentionProblem) -> Memory:

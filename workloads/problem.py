@@ -69,5 +69,14 @@ class AttentionProblem(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return BYTES[self.dtype]
 
     def flops(self, pairs: float) -> float:
-        """FLOPs of QK and PV over a number of (query, key) pairs, counted over all heads and items."""
-        return 2.0 * pairs * (self.head_dim + self.head_dim_v)
+        """FLOPs over a number of (query, key) pairs, counted over all heads and items.
+
+        Those of QK and PV; of a backward pass those of QK again, dV and dP, and dQ and dK.
+
+        >>> forward = AttentionProblem(q_heads=1, seq_q=128, head_dim=64)
+        >>> backward = AttentionProblem(q_heads=1, seq_q=128, head_dim=64, phase="backward")
+        >>> backward.flops(1) / forward.flops(1)
+        2.5
+        """
+        products = (3, 2) if self.phase == "backward" else (1, 1)
+        return 2.0 * pairs * (products[0] * self.head_dim + products[1] * self.head_dim_v)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class Kind(IntEnum):
     QK_ONLY = 3
     """QK and a test; the rest was found negligible (BLASST)."""
     SKIPPED = 4
-    """Nothing; the look that finds it skipped is not priced yet."""
+    """Nothing but the look that finds it skipped."""
 
 
 class Buffer(NamedTuple):
@@ -112,6 +112,11 @@ class TileSchedule:
         Bytes in which the keys and values lie in memory, over those of whole ones.
     box : tuple of int
         Tiles per axis where tiles are boxes of a grid (for pictures); empty otherwise.
+    segment : int
+        Keys that lie side by side in memory, of GATHER runs: 1 for a list of tokens, the size of a page or block for others.
+    major : str
+        Axis of the owner tiles. `kv` for kernels whose CTAs own keys and visit queries: what is said here of queries then holds
+        for keys, and of keys for queries.
 
     Notes
     -----
@@ -134,6 +139,8 @@ class TileSchedule:
     blocks: BlockGrid | None = None
     stored: float = 1.0
     box: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    segment: int = 1
+    major: Literal["q", "kv"] = "q"
 
     # -- counts ------------------------------------------------------------------------------------------------------
 
@@ -368,7 +375,7 @@ class TileSchedule:
     # -- conversions -------------------------------------------------------------------------------------------------
 
     def to_mask(self) -> Bools:
-        """Computed tiles as bool [heads or 1, q_tiles, kv_tiles]; tiles in row-major order of their coordinates.
+        """Computed tiles as bool [heads or 1, q_tiles, kv_tiles] (keys first where they own); in row-major order of coordinates.
 
         Raises
         ------

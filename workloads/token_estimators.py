@@ -181,7 +181,7 @@ def label_keys(q: Floats, k: Floats, *, channels: Ints, keys: int) -> Ints:
 
 
 def grouped_pairs(tokens: int, block: int) -> int:
-    """Scores of Landmark Attention before its selection: keys of the own block up to each query, and a landmark of each past block.
+    """Scores of Landmark Attention before its selection: keys of the own block up to each query, and a landmark of past blocks.
 
     >>> grouped_pairs(512, 64)
     18432

@@ -13,6 +13,7 @@ import click
 from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
+from .compare import compare
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -38,6 +39,7 @@ def simattn() -> None:
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -49,22 +51,11 @@ def simattn() -> None:
     """
 
 
-for command in (
-    predict,
-    explain,
-    breakeven,
-    e2e,
-    offload,
-    mask,
-    hw,
-    patterns,
-    models,
-    kernels,
-    validate,
-    calibrate,
-    measure,
-    trace,
-):
+ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
+LISTS = (patterns, mask, hw, models, kernels)
+TRUST = (validate, calibrate, measure)
+
+for command in (*ANSWERS, *LISTS, *TRUST):
     simattn.add_command(command)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .options import json_option, problem_options, read_call
-from .predict import compile_notice
+from .predict import compile_notice, mask_progress
 
 
 @click.command()
@@ -51,7 +51,7 @@ def explain(
     """
     from ..explain import explain as run
 
-    with compile_notice():
+    with compile_notice(), mask_progress():
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, measured_ms=measured_ms, what_if=what_if, **call.options)
     if as_json:

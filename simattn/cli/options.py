@@ -119,8 +119,9 @@ def read_call(pattern: str | None, mask_file: str | None, hw: str, settings: tup
 
     from ..hwspecs import gpus
 
-    if (pattern is None) == (mask_file is None):
-        raise click.UsageError("give either --pattern or --mask")
+    mask_mod, qk = options.pop("mask_mod", None), options.pop("qk", None)
+    if sum(given is not None for given in (pattern, mask_file, mask_mod)) != 1:
+        raise click.UsageError("give one of --pattern, --mask and --mask-mod")
     settings, profile = parse_kernel_settings(settings)
     params, hardware = parse_settings(settings)
     spec = gpus.load(hw, hardware)
@@ -135,11 +136,12 @@ def read_call(pattern: str | None, mask_file: str | None, hw: str, settings: tup
         raise click.UsageError(
             "--signature, --constexpr, --warps, --stages, --block-m and --block-n say how a --kernel-file is built"
         )
-    if mask_file is not None:
-        if "file" in params:
-            raise click.UsageError("give the mask file once")
-        params["file"] = mask_file
-    call = Call(pattern or "mask_file", spec, given)
+    for name, value in (("file", mask_file), ("function", mask_mod), ("qk", qk)):
+        if value is not None:
+            if name in params:
+                raise click.UsageError(f"give the {name} once")
+            params[name] = value
+    call = Call(pattern or ("mask_file" if mask_file else "mask_function"), spec, given)
     if profile:
         call.options["kernel"] = _changed_kernel(call, profile)
     changed = [s for s in settings if s.startswith("hw.")] + [f"kernel.{path}" for path in _written(profile)]
@@ -294,17 +296,26 @@ BUILD_OPTIONS = ("signature", "constexprs", "warps", "stages", "block_m", "block
 """What `build_options` gives a command."""
 
 
+GRID_OPTIONS = (
+    click.option("--grid", type=Shape(), help="Tokens along each axis, slowest first: 30x48x80."),
+    click.option("--text", type=int, help="Text tokens behind the grid."),
+    click.option("--frames", type=int, help="Frames of a video, with --tokens-per-frame."),
+    click.option("--tokens-per-frame", type=int, help="Tokens of one frame, with --frames."),
+    click.option("--seq-q", type=int, help="Queries of a flat sequence."),
+    click.option("--seq-kv", type=int, help="Keys, where they are not as many as the queries."),
+)
+
+
+def set_option(function: F) -> F:
+    """`--set`."""
+    return click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Parameter of the pattern, or hw.TABLE.KEY."
+    )(function)
+
+
 def layout_options(function: F) -> F:
-    """Options that say which tokens there are."""
-    for option in (
-        click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Parameter of the pattern, or hw.TABLE.KEY."),
-        click.option("--seq-kv", type=int, help="Keys, where they are not as many as the queries."),
-        click.option("--seq-q", type=int, help="Queries of a flat sequence."),
-        click.option("--tokens-per-frame", type=int, help="Tokens of one frame, with --frames."),
-        click.option("--frames", type=int, help="Frames of a video, with --tokens-per-frame."),
-        click.option("--text", type=int, help="Text tokens behind the grid."),
-        click.option("--grid", type=Shape(), help="Tokens along each axis, slowest first: 30x48x80."),
-    ):
+    """Options that say which tokens there are, and the pattern's parameters."""
+    for option in reversed((*GRID_OPTIONS, set_option)):
         function = option(function)
     return function
 
@@ -315,18 +326,13 @@ def tile_options(function: F) -> F:
     return click.option("--q-tile", type=Shape(), help="Queries of a tile: 128 or 8x4x8.")(function)
 
 
-def problem_options(function: F) -> F:
-    """Options of a call: what is computed, on which GPU, by which kernel, and how closely it is simulated."""
+def problem_sizes(function: F) -> F:
+    """Options that say which shapes a call has: a model's, or one's own."""
     for option in reversed(
         (
-            pattern_option,
-            click.option(
-                "--mask", "mask_file", type=click.Path(), metavar="FILE", help="Block mask (.npz or .npy) in place of a pattern."
-            ),
-            hw_option,
             click.option("--model", metavar="NAME", help="Shapes of a published model (simattn models list)."),
             click.option("--shape", metavar="NAME", help="One of the model's settings (simattn models show MODEL)."),
-            layout_options,
+            *GRID_OPTIONS,
             click.option("--batch", type=int, help="Batch items."),
             click.option("--q-heads", type=int, help="Query heads."),
             click.option("--kv-heads", type=int, help="Must divide --q-heads."),
@@ -339,18 +345,16 @@ def problem_options(function: F) -> F:
                 metavar="prefill|decode|backward",
                 help="What the call is part of; a decode step has one query a sequence unless --seq-q says more.",
             ),
-            tile_options,
-            click.option(
-                "--kernel",
-                metavar="NAME",
-                help="Kernel that runs it (simattn kernels list); --set kernel.TABLE.KEY=VALUE changes its profile.",
-            ),
-            click.option(
-                "--kernel-file",
-                metavar="FILE:FUNCTION",
-                help="A Triton kernel of your own, which is compiled and read (see simattn kernels compile --help).",
-            ),
-            build_options,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def problem_setting(function: F) -> F:
+    """Options that say how a call is run, and how closely it is simulated."""
+    for option in reversed(
+        (
             click.option("--baseline", metavar="NAME", help="Kernel of the dense call; the fastest profiled one by default."),
             click.option(
                 "--fidelity",
@@ -367,6 +371,51 @@ def problem_options(function: F) -> F:
                 help="Falls with load and run time, always the highest, or that of the data sheet.",
             ),
             click.option("--seed", type=int, default=0, show_default=True, help="Seed of patterns that draw at random."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def problem_options(function: F) -> F:
+    """Options of a call: what is computed, on which GPU, by which kernel, and how closely it is simulated."""
+    for option in reversed(
+        (
+            pattern_option,
+            click.option(
+                "--mask",
+                "mask_file",
+                type=click.Path(),
+                metavar="FILE",
+                help="Block mask (.npz, .npy, or a saved BlockMask) in place of a pattern.",
+            ),
+            click.option(
+                "--mask-mod",
+                metavar="FILE.py:NAME",
+                help="Mask function (b, h, q_idx, kv_idx) on numpy arrays, as FlexAttention's mask_mod, in place of a pattern.",
+            ),
+            click.option(
+                "--qk",
+                type=click.Path(),
+                metavar="FILE",
+                help="Q and K (.npz: q, k [heads, tokens, d]) on which the pattern's own estimate decides, not a random draw.",
+            ),
+            hw_option,
+            set_option,
+            problem_sizes,
+            tile_options,
+            click.option(
+                "--kernel",
+                metavar="NAME",
+                help="Kernel that runs it (simattn kernels list); --set kernel.TABLE.KEY=VALUE changes its profile.",
+            ),
+            click.option(
+                "--kernel-file",
+                metavar="FILE:FUNCTION",
+                help="A Triton kernel of your own, which is compiled and read (see simattn kernels compile --help).",
+            ),
+            build_options,
+            problem_setting,
         )
     ):
         function = option(function)

@@ -35,7 +35,7 @@ def predict(
     """
     from ..simulator import predict as run
 
-    with compile_notice():
+    with compile_notice(), mask_progress():
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, **call.options)
     if as_json:
@@ -44,6 +44,25 @@ def predict(
         from ..report import print_prediction
 
         print_prediction(answer, call.spec)
+
+
+@contextmanager
+def mask_progress() -> Iterator[None]:
+    """Show on stderr, where somebody watches, how much of a mask function has been evaluated."""
+    import sys
+
+    from ..workloads.families.mask_function import watched
+
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("evaluating the mask function", total=1.0, visible=False)
+        with watched(lambda share: bar.update(task, completed=share, visible=True)):
+            yield
 
 
 @contextmanager

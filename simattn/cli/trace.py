@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .options import json_option, problem_options, read_call
-from .predict import compile_notice
+from .predict import compile_notice, mask_progress
 
 FORMATS = (".json", ".json.gz")
 
@@ -49,7 +49,7 @@ def trace(
         raise UserError(f"--output must end in one of {', '.join(FORMATS)}, got {output}")
     if not Path(output).absolute().parent.is_dir():
         raise UserError(f"no such folder: {Path(output).parent}")
-    with compile_notice():
+    with compile_notice(), mask_progress():
         call = read_call(pattern, mask_file, hw, settings, options)
         runs_on = {name: call.options.pop(name, None) for name in ("kernel", "q_tile", "kv_tile")}
         asked = question(call.pattern, **call.options)

@@ -97,7 +97,7 @@ def dense_side(case: Case, p: Prediction) -> Side:
     schedule = dense_schedule(asked, choice.tiling)
     time = attention_time(choice.spec, choice, schedule, asked.problem, case.setting)
     closed = attention_time(choice.spec, choice, schedule, asked.problem, closed_form(case.setting))
-    stages, slow = {**time.stages, "side": time.stages["launch"]}, time.busy["tensor"] / closed.busy["tensor"]
+    stages, slow = {**time.stages, "side": time.stages["launch"] + time.merge}, time.busy["tensor"] / closed.busy["tensor"]
     return Side([(choice, schedule)], stages, closed.stages["pipeline"], closed.busy, slow)
 
 

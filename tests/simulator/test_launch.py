@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simattn.hwspecs import gpus
 from simattn.kernels import kernels
-from simattn.simulator.launch import MaskPlan, Section, every_cta, grid, kinds_of_rows, kv_parts, mask_plan
+from simattn.simulator.launch import MaskPlan, Section, every_cta, grid, kinds_of_rows, mask_plan
+from simattn.simulator.split import kv_parts
 from simattn.workloads import AttentionProblem, schedule
 
 FA3, FA4, NATTEN = (kernels.load(name) for name in ("fa3", "fa4", "natten_hopper"))
@@ -15,8 +16,8 @@ def test_masks_by_policy():
     assert mask_plan(FA3, causal) == MaskPlan(False, 1)
     every = msgspec.structs.replace(FA3, mask=msgspec.structs.replace(FA3.mask, policy="all"))
     assert mask_plan(every, causal) == MaskPlan(True, 1)
-    assert kinds_of_rows(causal, MaskPlan(False, 1)).sum(axis=0).tolist() == [28, 8, 0, 0]
-    assert kinds_of_rows(causal, MaskPlan(True, 1)).sum(axis=0).tolist() == [0, 36, 0, 0]
+    assert kinds_of_rows(causal, MaskPlan(False, 1)).sum(axis=0).tolist() == [28, 8, 0, 0, 0]
+    assert kinds_of_rows(causal, MaskPlan(True, 1)).sum(axis=0).tolist() == [0, 36, 0, 0, 0]
 
 
 def test_natten_masks_all_tiles_or_none():
@@ -31,20 +32,20 @@ def test_natten_masks_all_tiles_or_none():
 
 def test_longest_rows_first():
     causal = schedule("causal", seq_q=512).with_copies(3)
-    assert grid(FA3, causal, 1).row.tolist() == [3, 2, 1, 0]
-    assert grid(NATTEN, causal, 1).row.tolist() == [0, 1, 2, 3]
-    assert grid(FA3, causal, 1).rounds.tolist() == [3]
+    assert grid(FA3, causal, [1]).row.tolist() == [3, 2, 1, 0]
+    assert grid(NATTEN, causal, [1]).row.tolist() == [0, 1, 2, 3]
+    assert grid(FA3, causal, [1]).rounds.tolist() == [3]
 
 
 def test_heads_whose_keys_fit_into_l2_are_launched_side_by_side():
     """Tile by tile, a power of two of heads; what is left of the heads of an item makes a smaller section."""
     problem = AttentionProblem(batch=2, q_heads=3, seq_q=512, head_dim=128)
     causal = schedule("causal", seq_q=512).with_copies(6)
-    launched = grid(FA3, causal, 1, Section(2, 3))
+    launched = grid(FA3, causal, [1], Section(2, 3))
     assert launched.row.tolist() == [3, 3, 2, 2, 1, 1, 0, 0, 3, 2, 1, 0] * 2
     assert launched.copy.tolist() == ([0, 1] * 4 + [0] * 4) * 2
     assert launched.rounds.tolist() == [1, 1, 1, 1]
-    assert grid(FA3, causal, 1, Section(2, 6)).rounds.tolist() == [3]
+    assert grid(FA3, causal, [1], Section(2, 6)).rounds.tolist() == [3]
     work, _ = every_cta(causal, MaskPlan(False, 1), launched, heads_share=1, row_bytes=256)
     assert (work.cta_keys // 8).tolist() == [0, 1] * 4 + [2] * 4 + [3, 4] * 4 + [5] * 4
     # 32 MiB hold K and V of 128 heads of 512 keys; those of one item where lengths vary.
@@ -58,16 +59,21 @@ def test_heads_whose_keys_fit_into_l2_are_launched_side_by_side():
 @given(copies=st.integers(1, 40), side_by_side=st.integers(1, 16), span=st.integers(1, 12), parts=st.integers(1, 3))
 def test_every_row_of_every_copy_is_launched_once(copies, side_by_side, span, parts):
     causal = schedule("causal", seq_q=384).with_copies(copies)
-    launched = grid(FA3, causal, parts, Section(side_by_side, span))
+    launched = grid(FA3, causal, [parts], Section(side_by_side, span))
     work, tiles = every_cta(causal, MaskPlan(False, 1), launched, heads_share=1, row_bytes=256)
     head = work.cta_keys // (tiles // copies)
-    row, part = launched.row[work.cta_row], launched.part[work.cta_row]
-    assert sorted(zip(head, row, part, strict=True)) == [(h, r, p) for h in range(copies) for r in range(3) for p in range(parts)]
+    row, low, high = (column[work.cta_row] for column in (launched.row, launched.low, launched.high))
+    # Row r has r + 1 visits; parts are equally long but for the last ones.
+    cuts = {(r, min(p * -(-(r + 1) // parts), r + 1)) for r in range(3) for p in range(parts)}
+    assert {(r, b) for r, b in zip(row.tolist(), low.tolist(), strict=True)} == cuts
+    assert len(row) == copies * 3 * parts
+    seen = sorted((h, r, v) for h, r, b, e in zip(head, row, low, high, strict=True) for v in range(b, e))
+    assert seen == [(h, r, v) for h in range(copies) for r in range(3) for v in range(r + 1)]
 
 
 def test_every_cta_has_every_visit():
     causal = schedule("causal", seq_q=512).with_copies(4)
-    work, tiles = every_cta(causal, MaskPlan(False, 1), grid(FA3, causal, 1), heads_share=2, row_bytes=256)
+    work, tiles = every_cta(causal, MaskPlan(False, 1), grid(FA3, causal, [1]), heads_share=2, row_bytes=256)
     assert tiles == 2 * 2 * 4  # K and V of four tiles, of two K/V heads
     visits = np.diff(work.row_first)[work.cta_row]
     assert visits.tolist() == [4, 3, 2, 1] * 4
@@ -78,20 +84,20 @@ def test_every_cta_has_every_visit():
 
 def test_split_keys_are_all_visited_once():
     dense = schedule("dense", seq_q=128, seq_kv=128 * 10)
-    work, _ = every_cta(dense, MaskPlan(False, 1), grid(FA3, dense, 3), heads_share=1, row_bytes=256)
-    assert np.diff(work.row_first).tolist() == [3, 3, 4]
+    work, _ = every_cta(dense, MaskPlan(False, 1), grid(FA3, dense, [3]), heads_share=1, row_bytes=256)
+    assert np.diff(work.row_first).tolist() == [4, 4, 2]
     assert sorted(work.tile.tolist()) == list(range(10))
 
 
 def test_the_split_fills_the_machine_but_no_finer_than_an_even_share():
     sms = gpus.load("h100").chip.sm_count
     few = schedule("dense", seq_q=128, seq_kv=65536).with_copies(4)
-    assert kv_parts(FA4, few, sms) == 1
-    assert 20 <= kv_parts(FA3, few, sms) <= 33
+    assert kv_parts(FA4, few, sms) == [1]
+    assert 20 <= kv_parts(FA3, few, sms)[0] <= 33
     full = schedule("dense", seq_q=65536, seq_kv=65536)
-    assert kv_parts(FA3, full, sms) == 1
+    assert kv_parts(FA3, full, sms) == [1]
     # 32 causal CTAs: the longest row has 32 tiles, an even share of all 528 is 4: never more than 7 parts.
     causal = schedule("causal", seq_q=4096)
-    assert kv_parts(FA3, causal, sms) <= 7
-    free = msgspec.structs.replace(FA3, launch=msgspec.structs.replace(FA3.launch, split_slack=0))
+    assert kv_parts(FA3, causal, sms)[0] <= 7
+    free = msgspec.structs.replace(FA3, split=msgspec.structs.replace(FA3.split, slack=0))
     assert kv_parts(free, causal, sms) >= kv_parts(FA3, causal, sms)

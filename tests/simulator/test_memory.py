@@ -8,8 +8,11 @@ from simattn.workloads import AttentionProblem, Kind, Memory, from_bsr, kv_cache
 H100 = gpus.load("h100")
 
 
-def traffic(made, problem, *, resident=132, **options):
-    return memory.traffic(H100, made, problem, resident=resident, **options)
+def traffic(made, problem, *, hw=H100, resident=132, **options):
+    k, v = (d * problem.element_bytes for d in (problem.head_dim, problem.head_dim_v))
+    visit = [made.kv_tile * (k + v), made.kv_tile * k]
+    row = (k + v) / 2
+    return memory.traffic(hw, made, row_bytes=row, token_bytes=k + v, visit_bytes=visit, resident=resident, **options)
 
 
 def with_l2(mib):
@@ -75,19 +78,19 @@ def test_keys_that_overflow_l2_come_again_for_every_wave():
     problem = AttentionProblem(q_heads=1, seq_q=65536, head_dim=128)
     made = schedule("dense", seq_q=65536)
     keys = 65536 * 256 * 2
-    fits, spills = (memory.traffic(with_l2(mib), made, problem, resident=128).dram for mib in (33, 31))
+    fits, spills = (traffic(made, problem, hw=with_l2(mib), resident=128).dram for mib in (33, 31))
     assert fits == 2 * keys
     assert spills == keys + 512 / 128 * keys
     # A window is short: what one wave reads is small, whatever the sequence takes.
     window = schedule("sliding_window", seq_q=65536, window=1024)
-    assert memory.traffic(with_l2(31), window, problem, resident=128).dram == 2 * keys
+    assert traffic(window, problem, hw=with_l2(31), resident=128).dram == 2 * keys
 
 
 def test_a_second_run_finds_in_l2_what_fits():
     problem = AttentionProblem(q_heads=1, seq_q=4096, head_dim=128)
     made = schedule("dense", seq_q=4096)
-    bytes_ = memory.traffic(H100, made, problem, resident=132).dram
-    warm = [memory.traffic(with_l2(bytes_ / 2**20 * f), made, problem, resident=132, warm=0.0).dram for f in (2, 4 / 3, 1, 0.5)]
+    bytes_ = traffic(made, problem).dram
+    warm = [traffic(made, problem, hw=with_l2(bytes_ / 2**20 * f), warm=0.0).dram for f in (2, 4 / 3, 1, 0.5)]
     assert warm == pytest.approx([0, bytes_ / 2, bytes_, bytes_], abs=1)
 
 

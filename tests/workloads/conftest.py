@@ -106,3 +106,20 @@ def flat():
         return TokenLayout(grid=(keys,), queries=queries), Tiling(q=(q_tile,), kv=(kv_tile,), pack=pack)
 
     return make
+
+
+def qk(seed, heads, tokens, width, scale=3.0):
+    """Q and K of white noise, as the published cases of LLM patterns have them."""
+    r = np.random.default_rng(seed)
+    q = scale * r.standard_normal((heads, tokens, width))
+    return q, r.standard_normal((heads, tokens, width))
+
+
+def qks(seed, tokens, width, block, scale=1.0):
+    """Q and K with topics by block: a query looks for its own block's topic, the first one's and that of a block before it."""
+    r = np.random.default_rng(seed)
+    topics = r.standard_normal((tokens // block, width))
+    past = np.array([int(r.integers(0, i + 1)) for i in range(tokens // block)])
+    k = np.repeat(topics, block, axis=0) + 0.5 * r.standard_normal((tokens, width))
+    wanted = 0.5 * topics + 0.5 * topics[0] + 0.8 * topics[past]
+    return scale * (np.repeat(wanted, block, axis=0) + 0.5 * r.standard_normal((tokens, width))), k

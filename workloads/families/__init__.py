@@ -34,7 +34,6 @@ Another package adds a family by an entry point of the group `simattn.families`:
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from ...facts import unknown_name
@@ -128,6 +127,8 @@ def family_type(name: str) -> type[Any]:
     """
     if name in FAMILIES:
         return FAMILIES[name]
+    from importlib.metadata import entry_points
+
     others = entry_points(group=PLUGINS)
     if name not in others.names:
         raise unknown_name("family", name, [*FAMILIES, *others.names])

@@ -31,8 +31,8 @@ class ChunkLinear(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     state : int
         Rows of the state: the width of Q and K after their feature map.
     order : str
-        One CTA goes through the chunks of a head one after the other and carries the state (`chain`), or every chunk has a CTA of its
-        own and reads a state that other kernels have made (`parallel`).
+        One CTA goes through the chunks of a head one after the other and carries the state (`chain`), or every chunk has a CTA of
+        its own and reads a state that other kernels have made (`parallel`).
     slices : int
         CTAs that share the columns of the output; each of them computes all scores.
     causal : bool

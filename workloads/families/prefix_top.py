@@ -1,7 +1,7 @@
 """The best keys of every prefix, by a score that keys have of their own: DMA (Dynamic Mask Attention).
 
-A key enters when it is among the `window` best of the keys so far, and stays until so many better ones have come. So a column of the
-mask is one run of queries, and a tile is active from its diagonal down to the query at which the last of its keys leaves.
+A key enters when it is among the `window` best of the keys so far, and stays until so many better ones have come. So a column of
+the mask is one run of queries, and a tile is active from its diagonal down to the query at which the last of its keys leaves.
 """
 
 from __future__ import annotations

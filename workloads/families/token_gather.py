@@ -7,10 +7,11 @@ keys in common that they have.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta, Struct
+from numba import njit
 from numpy.typing import NDArray
 
 from ...facts import UserError
@@ -81,7 +82,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise UserError("a window needs causal=true")
 
     def mask_class(self) -> str:
-        return "gather"
+        return "token_gather" if self.queries == 1 else "gather"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal)
@@ -109,11 +110,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def _rows(self, layout: TokenLayout, tiling: Tiling, first: Ints, last: Ints, low: Ints, high: Ints) -> TileSchedule:
         """Each list as up to three runs: sinks, keys chosen from [low, high), the window."""
         chosen = self._chosen(high - low)
-        moved = np.cumsum(np.maximum((1 - self.stay) * chosen, 0)) + np.random.default_rng(self.seed).integers(1 << 30)
-        free = high - low - chosen
-        # Back and forth through the keys that can be chosen.
-        phase = np.where(free > 0, np.floor(moved) % np.maximum(2 * free, 1), 0).astype(np.int64)
-        start = low + np.minimum(phase, 2 * free - phase)
+        start = low + _walk(high - low - chosen, (1 - self.stay) * chosen, np.random.default_rng(self.seed).random())
         sinks = np.minimum(self.sinks, low)
         window_from = np.maximum(first + 1 - self.window, low) if self.window else last + 1
         begin = np.stack([np.zeros_like(first), start, window_from], axis=1)
@@ -138,4 +135,21 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             buffers=(Buffer("kv", 0, layout.tokens),),
             pairs_per_copy=(int(pairs.sum()) * tiling.pack,),
             aligned=False,
+            segment=self.segment,
         )
+
+
+@njit(cache=True)
+def _walk(room: Any, step: Any, begin: float) -> Any:
+    """Places from 0 to `room`, each by `step` further than the one before, back and forth."""
+    place = np.empty(len(room), np.int64)
+    at, way = begin * room.max(), 1.0
+    for i in range(len(room)):
+        at += way * step[i]
+        if at < 0:
+            at, way = -at, 1.0
+        if at > room[i]:
+            at, way = max(2 * room[i] - at, 0.0), -1.0
+        at = min(at, room[i])
+        place[i] = int(at)
+    return place

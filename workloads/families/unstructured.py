@@ -1,7 +1,7 @@
 """Sparsity of single elements, which no tile can skip: pruned KV caches (Mustafar), and masks of single scores.
 
-Zeros of a pruned cache are not stored, so they save bytes; its tiles are computed whole. Single scores that are skipped save nothing
-where a tile holds any other.
+Zeros of a pruned cache are not stored, so they save bytes; its tiles are computed whole. Single scores that are skipped save
+nothing where a tile holds any other.
 """
 
 from __future__ import annotations
