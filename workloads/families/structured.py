@@ -86,7 +86,7 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             row_live=np.concatenate([p.live for p in parts]),
             row_keys=np.concatenate([np.full(len(p.live), p.keys) for p in parts]),
             runs=Runs.stack([p.runs for p in parts]),
-            groups=tuple(Group(f, len(p.live), p.count * repeat) for f, p in zip(first, parts, strict=False)),
+            groups=tuple(Group(f, len(p.live), p.number * repeat) for f, p in zip(first, parts, strict=False)),
             buffers=(Buffer("kv", 0, longest),),
             pairs_per_copy=tuple(p.pairs for p in parts),
             mask_free=all((p.runs.kind == Kind.FULL).all() for p in parts),
@@ -96,7 +96,7 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class _Kind(NamedTuple):
     """Boxes along one axis that are alike."""
 
-    count: int
+    number: int
     queries: int
     """Computed, padding included."""
     keys: int
@@ -111,7 +111,7 @@ class _Part(NamedTuple):
     live: Ints
     runs: Runs
     keys: int
-    count: int
+    number: int
     pairs: int
 
 
@@ -149,7 +149,7 @@ def _part(kinds: tuple[_Kind, ...], copied: int, tiling: Tiling) -> _Part:
     rows = np.arange(len(live))
     kind = Kind.FULL if pairs == live_queries * keys else Kind.PARTIAL
     runs = Runs(rows, np.zeros_like(rows), np.full(len(rows), keys), np.full(len(rows), kind, np.uint8), len(rows))
-    return _Part(live, runs, keys, prod(k.count for k in kinds), pairs)
+    return _Part(live, runs, keys, prod(k.number for k in kinds), pairs)
 
 
 def _spread(value: PerAxis, grid: tuple[int, ...]) -> tuple[int, ...]:
