@@ -131,6 +131,7 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             buffers=(Buffer("kv", 0, max(layout.tokens, int((start + keys).max()))),),
             pairs_per_copy=tuple(pairs),
             mask_free=not self.causal,
+            segment=max(tokens // self.k_clusters, 1),
         )
 
     def _head(self, rng: np.random.Generator, share: float, tokens: int, text: int, tiling: Tiling) -> tuple[Ints, Ints]:
