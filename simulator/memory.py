@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
 from ..workloads.runs import paint
-from ..workloads.schedule import Group
+from ..workloads.schedule import Group, Kind
 
 
 class Traffic(NamedTuple):
@@ -110,9 +110,9 @@ def _tiles_in_step(schedule: TileSchedule, group: Group, resident: int) -> NDArr
     """Different tiles that each set of `resident` neighbouring rows of a group visits."""
     runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
     sets = ceil(group.rows / resident)
-    tile = schedule.kv_tile
-    start, stop = runs.start // tile, -(-runs.stop // tile)
-    union = paint(sets, runs.row // resident, start, stop, np.ones(len(start), bool), None)
+    tile, read = schedule.kv_tile, runs.kind != Kind.SKIPPED
+    start, stop = runs.start[read] // tile, -(-runs.stop[read] // tile)
+    union = paint(sets, runs.row[read] // resident, start, stop, np.ones(len(start), bool), None)
     return np.bincount(union.row, weights=union.length, minlength=sets)
 
 

@@ -133,12 +133,12 @@ def _main(
     if tiling.major == "kv":
         return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box):
-        if family.needs_permutation(layout, tiling):
-            ops.insert(0, _permutation(family, problem, layout, tiling))
-        if layout.text:
-            text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
+    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+        ops.insert(0, _permutation(family, problem, layout, tiling))
+    if layout.text and schedule.seq_q == prod(layout.grid):
+        # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
+        text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
+        ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
 
 

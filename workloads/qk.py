@@ -27,10 +27,6 @@ class QueriesAndKeys(NamedTuple):
     q: Floats
     k: Floats
 
-    def keys_of(self, head: int) -> Floats:
-        """Keys of a query head."""
-        return np.asarray(self.k[head * len(self.k) // len(self.q)])
-
     def sizes(self) -> dict[str, int]:
         """The numbers of a problem that they fix."""
         (q_heads, queries, width), (kv_heads, keys, _) = self.q.shape, self.k.shape

@@ -149,7 +149,7 @@ B200 = ("predict", "--hw", "b200", "--pattern")
 BAD = [
     (("predict", "--hw", "b2000", "--pattern", "radial"), "did you mean 'b200'"),
     ((*B200, "radiall"), "did you mean 'radial'"),
-    (("predict", "--hw", "b200"), "either --pattern or --mask"),
+    (("predict", "--hw", "b200"), "one of --pattern, --mask and --mask-mod"),
     (("predict", "--pattern", "radial"), "--hw"),
     ((*B200, "gna", "--set", "window=40x24x24"), "at most the grid"),
     ((*B200, "gna", "--set", "stride=20x8x8"), "stride must be at most the window"),

@@ -135,11 +135,9 @@ def test_a_mistake_is_one_line(written, old, new, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", systems.names())
+@pytest.mark.parametrize("name", [name for name in systems.names() if name not in ("mask_file", "mask_function")])
 def test_every_formula_of_every_entry_has_a_value(name):
-    pattern = Pattern(name, published=True) if systems.load(name).family != "listed" else None
-    if pattern is None:
-        return
+    pattern = Pattern(name, published=True)
     layout = pattern.default_layout()
     names = _numbers(pattern.system, (pattern.family, *pattern.parts), pattern.system.workload.problem(), layout)
     names |= dict.fromkeys(SCHEDULE_NAMES, 1000)

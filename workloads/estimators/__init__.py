@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from typing import NamedTuple
 
 import numpy as np
 
 from ...facts import UserError
-from .. import selection
+from .. import qk, selection
 from . import lines, rules
 from .scores import Bools, Floats, antidiagonal, exact_mass, mean_pool, past, sampled_max, softmax
 
@@ -107,30 +105,17 @@ def _seen(scores: Floats, numbers: Numbers) -> Floats:
 
 
 def load_qk(file: str) -> tuple[Floats, Floats]:
-    """Queries and keys of a layer, `q` and `k` of shape [heads, tokens, width]; keys are repeated for their query heads.
+    """Queries and keys of a layer, [heads, tokens, width]; keys are repeated for their query heads.
 
     Raises
     ------
     UserError
-        The file cannot be read or does not hold what it should.
+        The file cannot be read or does not hold what it should, or its queries are not as many as its keys.
     """
-    try:
-        content = dict(np.load(Path(file), allow_pickle=False))
-    except (OSError, ValueError, EOFError, BadZipFile, TypeError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'not a numpy .npz file'}") from None
-    missing = sorted({"q", "k"} - content.keys())
-    if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}")
-    q, k = (np.asarray(content[name], np.float64) for name in ("q", "k"))
-    if q.ndim != 3 or k.ndim != 3 or q.shape[1:] != k.shape[1:] or len(q) % len(k):
-        raise UserError(
-            f"{file} must hold q [heads, tokens, width] and k [kv heads, tokens, width], got {_by(q.shape)} and {_by(k.shape)}"
-        )
+    q, k = (np.asarray(array, np.float64) for array in qk.load_qk(file))
+    if q.shape[1] != k.shape[1]:
+        raise UserError(f"{file} must hold as many queries as keys, got {q.shape[1]} and {k.shape[1]}")
     return q, np.repeat(k, len(q) // len(k), axis=0)
-
-
-def _by(shape: tuple[Any, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 __all__ = ["OWN", "RULES", "SCORES", "Numbers", "choose", "lines", "load_qk", "rules"]
