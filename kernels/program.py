@@ -36,6 +36,8 @@ Work = Literal[
     "load_half", "dequantize_eighth", "receive_half",
     # Linear attention in fp32: Q, K and V widened, scores of the chunk, a product with the state, decay, the chunk added to it.
     "widen", "wide_qk", "wide_pv", "state_read", "decay", "state_add",
+    # Softmax on the array that multiplies.
+    "array_softmax",
     # K and V of bitmaps and packed values.
     "unpack_k", "unpack_v",
     # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
@@ -533,6 +535,13 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _array_softmax(share: _Share) -> _Cost:
+    """Maximum, difference, exponential and sum of a score take a slot of the array each that a multiply-add would take."""
+    softmax = share.profile.softmax
+    slots = softmax.max + softmax.scale + softmax.exp + softmax.sum
+    return _Cost({"tensor": 2 * share.scores * slots / share.rate})
+
+
 _WIDE = 4
 """Bytes of an element in fp32."""
 
@@ -580,6 +589,7 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    "array_softmax": _array_softmax,
     "widen": _widen,
     "wide_qk": lambda s: _product(s._replace(element_bytes=_WIDE), s.keys, s.d, "smem"),
     "wide_pv": lambda s: _product(s._replace(element_bytes=_WIDE), s.d_v, s.keys, "smem"),
