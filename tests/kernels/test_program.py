@@ -241,8 +241,9 @@ def test_shares_of_a_gradient_of_queries_divide_its_columns():
     assert sum(o.load_bytes["plain"] for o in two.ops if o.name.startswith("add")) == first["add 0"].load_bytes["plain"]
 
 
-FORWARD = [name for name in kernels.names() if kernels.load(name).major == "q" and not (kernels.load(name).latent or kernels.load(name).chained)]
-FORWARD.remove("fusemax")  # its softmax runs on the tensor unit
+PROFILES = [kernels.load(name) for name in kernels.names()]
+# The softmax of FuseMax runs on what multiplies.
+FORWARD = [p.name for p in PROFILES if p.major == "q" and not p.latent and not p.chained and p.name != "fusemax"]
 
 
 @pytest.mark.parametrize("name", FORWARD)
@@ -391,6 +392,8 @@ def runs():
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
         "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
         "mla": ("flashmla", "h100", MLA),
+        "triton_latent": ("triton_mla", "a100", {**MLA, "kv_rows": 32, "warps": 8}),
+        "mla_tcgen05": ("flashmla_sparse_prefill_blackwell", "b200", {**MLA, "kv_rows": 128}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Kind, Tiling, TokenLayout
+from simattn.workloads.estimators.tokens import anchor_stripes, hip_blocks, hisa_keys, indexer_scores
 from simattn.workloads.families import PrefixTop, TokenGather
 from simattn.workloads.families.prefix_top import stays_until
 from simattn.workloads.selection import top_k
-from simattn.workloads.token_estimators import anchor_stripes, hip_blocks, hisa_keys, indexer_scores
 
 from .conftest import qks
 

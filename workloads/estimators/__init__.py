@@ -3,6 +3,7 @@
     scores   what systems score blocks by: pooled products, antidiagonals, exact mass, samples
     rules    systems that choose single blocks: their scores, rule and quirks
     lines    vertical and slash lines from the last queries
+    tokens   blocks and keys that single query tokens choose
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """

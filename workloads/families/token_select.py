@@ -7,7 +7,7 @@ gathers their blocks, or through the blocks and gathers the tokens that chose th
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -15,8 +15,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...facts import UserError
+from ..estimators.tokens import TOKEN_BLOCKS, TokenNumbers
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..lists import Lists, draw_lists, list_rows
+from ..qk import load_qk
 from ..runs import Runs
 from ..schedule import BlockGrid, Buffer, Group, Kind, TileSchedule
 from .band import Band
@@ -43,6 +46,10 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Queries that chose the same block are copied together, and run as sequences of a call of unlike lengths.
     stay, recent : float
         Which blocks: share of the chosen ones that the next query chooses again, and of new ones that are drawn near the query.
+    qk : str
+        File of real Q and K (see `load_qk`), from which the blocks are found in place of the draw.
+    estimator : str
+        Whose estimate finds them: that of `nsa`, `infllm_v2` or `moba`.
     seed : int
         Of the draw.
 
@@ -65,6 +72,8 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     gathered: bool = False
     stay: Fraction = 0.8
     recent: Fraction = 0.5
+    qk: str = ""
+    estimator: Literal["nsa", "infllm_v2", "moba"] = "nsa"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +104,26 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return _with_forced(chosen, own, self.init, newest, self.own)
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        return _drawn(self, layout, tiling)
+        return self.schedule_heads(layout, tiling, 1) if self.qk else _drawn(self, layout, tiling)
+
+    def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
+        """The work of `heads` tiles of heads of one item; with real Q and K each has lists of its own."""
+        if not self.qk:
+            return self.schedule(layout, tiling).with_copies(heads)
+        found = load_qk(self.qk)
+        kv_heads, tokens = found.k.shape[:2]
+        if tokens != layout.tokens or found.q.shape[1] != layout.query_tokens or layout.queries or heads % kv_heads:
+            raise UserError(
+                f"{self.qk} holds {kv_heads} K/V heads of {tokens} tokens, the call has {heads} of {layout.query_tokens} x "
+                f"{layout.tokens}"
+            )
+        numbers = TokenNumbers(self.block, self.top, self.init, self.local)
+        parts: list[TileSchedule] = []
+        for k, q in zip(found.k, np.split(found.q, kv_heads), strict=True):
+            lists = TOKEN_BLOCKS[self.estimator](np.asarray(q, np.float64), np.asarray(k, np.float64), numbers)
+            of_head = heads // kv_heads // len(lists) or 1
+            parts += [self.listed(one, layout, tiling).with_copies(of_head) for one in lists]
+        return stack_heads([(part, 1) for part in parts])
 
     def listed(self, lists: Lists, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """The schedule of given lists, one for each query: block numbers, sorted, none of them after the query's own.

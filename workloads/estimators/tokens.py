@@ -6,15 +6,27 @@ says what its reference is; all of them are quadratic in the sequence, since the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .lists import Lists
-from .selection import top_k
+from ..lists import Lists
+from ..selection import top_k
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+
+
+class TokenNumbers(NamedTuple):
+    """What a token-wise selection needs to know beside Q and K; as the parameters of the family."""
+
+    block: int
+    top: int
+    init: int
+    local: int
 
 
 def softmax(scores: Floats) -> Floats:
@@ -213,3 +225,11 @@ def hip_blocks(q: Floats, k: Floats, *, block: int, keys: int) -> Ints:
         order = np.argsort(-np.where(sizes > 0, best, -np.inf), kind="stable")[:wanted]
         first, size, widest = halves[order], sizes[order], widest / 2
     return np.sort(first) * block
+
+
+TOKEN_BLOCKS: dict[str, Callable[[Floats, Floats, TokenNumbers], list[Lists]]] = {
+    "nsa": lambda q, k, n: [nsa_blocks(q, k, block=n.block, top=n.top)],
+    "infllm_v2": lambda q, k, n: [infllm_blocks(q, k, block=n.block, top=n.top, init=n.init, local=n.local - 1)],
+    "moba": lambda q, k, n: moba_blocks(q, k, block=n.block, top=n.top),
+}
+"""Blocks of every query of one K/V head, by system: a list for all heads that share it, or one for each head."""
