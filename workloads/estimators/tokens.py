@@ -32,9 +32,8 @@ class TokenNumbers(NamedTuple):
 def softmax(scores: Floats) -> Floats:
     """Along the last axis; a row without a finite score gives zeros."""
     top = scores.max(axis=-1, keepdims=True)
-    shares = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
-    total = shares.sum(axis=-1, keepdims=True)
-    return np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
+    shares: Floats = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
+    return shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
 
 
 def lists_of(kept: Bools) -> Lists:
@@ -121,7 +120,7 @@ def indexer_scores(q: Floats, k: Floats, weights: Floats) -> Floats:
     deepseek-ai/DeepSeek-V3.2-Exp @3b99a53 inference/model.py.
     """
     weights = np.broadcast_to(weights, (q.shape[1], len(q)))
-    scores = np.einsum("hqk,qh->qk", np.maximum(q @ k.T, 0.0), weights)
+    scores: Floats = np.einsum("hqk,qh->qk", np.maximum(q @ k.T, 0.0), weights)
     scores[np.triu_indices(len(scores), 1)] = -np.inf
     return scores
 
@@ -141,32 +140,6 @@ def hisa_keys(q: Floats, k: Floats, weights: Floats, *, block: int, top_blocks: 
     chosen = top_k(coarse, top_blocks) | (block_of[None, :] == 0) | (block_of[None, :] == own[:, None])
     candidates = np.repeat(chosen, block, axis=1)[:, :tokens]
     return top_k(np.where(candidates, indexer_scores(q, k, weights), -np.inf), keys)
-
-
-def anchor_stripes(q: Floats, k: Floats, *, block: int, step: int, theta: float) -> list[Ints]:
-    """Keys that AnchorAttention gathers for each big block of `block * step` queries, of one head.
-
-    An anchor is the highest score of a query over the first big block and its own; a key is kept if the mean query of one of the
-    `step` blocks scores it within `theta` of the mean anchor of the block. The first block and the last one before the big block
-    are left out.
-
-    References
-    ----------
-    arXiv 2505.23520, and the code published beside it (block 128, step 16).
-    """
-    big, tokens = block * step, len(k)
-    scale = 1 / np.sqrt(q.shape[-1])
-    stripes: list[Ints] = []
-    for start in range(0, tokens, big):
-        rows = np.arange(start, min(start + big, tokens))
-        scores = q[rows] @ k.T * scale
-        column = np.arange(tokens)
-        near = (column[None, :] <= rows[:, None]) & ((column[None, :] < big) | (column[None, :] >= start))
-        anchor = np.where(near, scores, -np.inf).max(1).reshape(-1, block).mean(1)
-        pooled = q[rows].reshape(-1, block, q.shape[-1]).mean(1) @ k.T * scale
-        kept = ((pooled + theta) >= anchor[:, None]).any(0)
-        stripes.append(np.flatnonzero(kept & (column >= block) & (column < start - block)))
-    return stripes
 
 
 def quest_pages(q: Floats, k: Floats, *, page: int, pages: int) -> Ints:
