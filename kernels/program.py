@@ -36,8 +36,12 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
-    # Linear attention: a product with the running state, and the keys of a chunk added to it. K and V of bitmaps and packed values.
-    "state_read", "state_add", "unpack_k", "unpack_v",
+    # Linear attention in fp32: Q, K and V widened, scores of the chunk, a product with the state, decay, the chunk added to it.
+    "widen", "wide_qk", "wide_pv", "state_read", "decay", "state_add",
+    # Softmax on the array that multiplies.
+    "array_softmax",
+    # K and V of bitmaps and packed values.
+    "unpack_k", "unpack_v",
     # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
     "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
@@ -542,6 +546,24 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _array_softmax(share: _Share) -> _Cost:
+    """Maximum, difference, exponential and sum of a score take a slot of the array each that a multiply-add would take."""
+    softmax = share.profile.softmax
+    slots = softmax.max + softmax.scale + softmax.exp + softmax.sum
+    return _Cost({"tensor": 2 * share.scores * slots / share.rate})
+
+
+_WIDE = 4
+"""Bytes of an element in fp32."""
+
+
+def _widen(share: _Share) -> _Cost:
+    """Q, K and V to fp32, and into shared memory as factors of products; scores and state go there too."""
+    loaded = share.rows * share.d + share.keys * (share.d + share.d_v)
+    factors = loaded + share.scores + share.d * share.d_v
+    return _Cost({**_alu(share, loaded).units, **_smem(share, _WIDE * factors).units})
+
+
 def _unpack(share: _Share, width: int) -> _Cost:
     """Each element finds its place among the packed values, and goes into shared memory, zeros included."""
     elements = share.keys * width
@@ -582,8 +604,14 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
-    "state_read": lambda s: _product(s, s.d_v, s.d, "smem"),
-    "state_add": lambda s: _product(s._replace(rows=s.d), s.d_v, s.keys, "smem"),
+    "array_softmax": _array_softmax,
+    "widen": _widen,
+    "wide_qk": lambda s: _product(s._replace(element_bytes=_WIDE), s.keys, s.d, "smem"),
+    "wide_pv": lambda s: _product(s._replace(element_bytes=_WIDE), s.d_v, s.keys, "smem"),
+    "state_read": lambda s: _product(s._replace(element_bytes=_WIDE), s.d_v, s.d, "smem"),
+    "state_add": lambda s: _product(s._replace(rows=s.d, element_bytes=_WIDE), s.d_v, s.keys, "smem"),
+    # Of the scores, of what the state gives and its sum with what the scores gave, of the keys, and of the state.
+    "decay": lambda s: _fma(s, s.scores + 2 * s.rows * s.d_v + s.keys * s.d + s.d * s.d_v),
     "unpack_k": lambda s: _unpack(s, s.d),
     "unpack_v": lambda s: _unpack(s, s.d_v),
     # Read and written once; bytes of four rows are sorted into words, two permutations a word.
