@@ -7,6 +7,7 @@ laid over those of the profile and of the GPU's file, but under what a user sets
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -16,13 +17,14 @@ from msgspec import Struct
 
 from ..facts import UserError
 from ..hwspecs import GpuSpec, gpus
+from .band import Bands
 from .profile import KernelProfile, kernels
 
 S = TypeVar("S", bound=Struct)
 
 
 class Residuals(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Relative errors over a set of rows, as fractions; `low` and `high`: 5 % and 95 % quantiles of predicted over measured."""
+    """Relative errors over a set of rows, as fractions."""
 
     n: int
     mape: float
@@ -30,8 +32,14 @@ class Residuals(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     p90: float
     max: float
     bias: float
-    low: float
-    high: float
+
+
+class Domain(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was measured: head dims, and the shortest and longest sequence."""
+
+    head_dims: tuple[int, ...]
+    fewest_tokens: int
+    most_tokens: int
 
 
 class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,6 +61,8 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Over rows that were not fitted, by group, and the same of a roofline whose three constants were fitted to the same rows.
     unidentified : tuple of str
         Parameters that the rows cannot tell apart from others, or not at all.
+    bands, domain : dict, Domain
+        Bands of predictions by class of call, from half of the scored rows, and what those rows span.
     """
 
     kernel: str
@@ -68,6 +78,8 @@ class Calibration(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     score: dict[str, Residuals]
     roofline: dict[str, Residuals]
     unidentified: tuple[str, ...] = ()
+    bands: Bands = {}
+    domain: Domain | None = None
 
 
 def _over(struct: S, shipped: S, values: dict[str, float]) -> S:
@@ -129,10 +141,10 @@ class Constants(NamedTuple):
     borrowed: Calibration | None = None
 
 
-def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Constants:
-    """The best constants that are known for a kernel on a GPU; with `own` False, as if it had no calibration itself."""
-    known = all_calibrations(user_folder())
-    mine = next((c for c in known if (c.kernel, c.gpu) == (profile.name, spec.name)), None) if own else None
+def constants(profile: KernelProfile, spec: GpuSpec, known: Sequence[Calibration] | None = None) -> Constants:
+    """The best constants that calibrations know for a kernel on a GPU; of all there are, or only of those given."""
+    known = all_calibrations() if known is None else known
+    mine = next((c for c in known if (c.kernel, c.gpu) == (profile.name, spec.name)), None)
     others = [c for c in known if (c.kernel, c.gpu) != (profile.name, spec.name)]
     borrowed = _relative(profile, spec, others) if profile.borrows else None
     kernel_values: dict[str, float] = {}
@@ -140,8 +152,8 @@ def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Con
     # A calibration of few rows holds few constants: the others come from the relative that they were found beside.
     for c in (borrowed, mine):
         if c is not None:
-            kernel_values |= c.kernel_parameters
-            gpu_values |= c.gpu_parameters if c.gpu == spec.name else {}
+            kernel_values |= _for_arch(c.kernel_parameters, spec.arch)
+            gpu_values |= {path: value for path, value in c.gpu_parameters.items() if _holds_for(path, c, spec)}
     if "decode" in profile.phases:
         # Prefill tables know the DRAM by reads and writes of Q and O among those of the keys; a decode step only streams keys.
         gpu_values.pop("eff.dram_read", None)
@@ -152,13 +164,32 @@ def constants(profile: KernelProfile, spec: GpuSpec, *, own: bool = True) -> Con
     )
 
 
-def _relative(profile: KernelProfile, spec: GpuSpec, others: list[Calibration]) -> Calibration | None:
-    """The calibration of the nearest relative: a kernel of the same family here, or on another GPU of the architecture."""
+def _holds_for(path: str, c: Calibration, spec: GpuSpec) -> bool:
+    """Whether a constant of a GPU holds for another: efficiencies do within an architecture, clocks do not."""
+    return c.gpu == spec.name or (path.startswith("eff.") and _arch(c) == spec.arch)
+
+
+def _for_arch(values: dict[str, float], arch: str) -> dict[str, float]:
+    """Constants of a kernel, with what was found on one architecture said of another."""
+    by_arch = "timing.iteration_cycles."
+    return {by_arch + arch if path.startswith(by_arch) else path: value for path, value in values.items()}
+
+
+def _arch(c: Calibration) -> str | None:
+    return gpus.load(c.gpu).arch if c.gpu in gpus.names() else None
+
+
+def _relative(profile: KernelProfile, spec: GpuSpec, others: Sequence[Calibration]) -> Calibration | None:
+    """The calibration of the nearest relative.
+
+    That is a kernel of the same family here, or on another GPU of the architecture, or else this very kernel on another one.
+    """
     alike = [c for c in others if c.kernel in kernels.names() and _family(kernels.load(c.kernel)) == _family(profile)]
     here = [c for c in alike if c.gpu == spec.name]
-    near = [c for c in alike if c.gpu in gpus.names() and gpus.load(c.gpu).arch == spec.arch]
+    near = [c for c in alike if _arch(c) == spec.arch]
+    same = [c for c in others if c.kernel == profile.name]
     # The one with most rows behind it; of these, that of the same kernel.
-    best = sorted(here or near, key=lambda c: (-c.rows, c.kernel != profile.name))
+    best = sorted(here or near or same, key=lambda c: (-c.rows, c.kernel != profile.name))
     return best[0] if best else None
 
 
@@ -167,27 +198,32 @@ def _family(profile: KernelProfile) -> str:
     return profile.program.split("_")[0]
 
 
-def environment_of(data: str, kernel: str, spec: GpuSpec) -> GpuSpec:
-    """A GPU in the environment of the framework that made a measured table, as far as a calibration on that table knows it.
+def environment_of(data: str, kernel: str, spec: GpuSpec, known: Sequence[Calibration] | None = None) -> GpuSpec:
+    """A GPU in the environment of the framework that made a measured table, as far as calibrations know it.
 
-    Other tables of the same framework and version (their names go on: `.../generation`) have its environment too, whatever the
-    kernel.
+    That is what a calibration on the table itself found, or else one on a table of the same framework and version: other tables of
+    a GPU have its environment too, whatever the kernel.
     """
-    exact = [c for c in all_calibrations(user_folder()) if c.gpu == spec.name and c.data == data and c.kernel == kernel]
-    alike = [c for c in all_calibrations(user_folder()) if c.gpu == spec.name and data.startswith(f"{c.data}/")]
-    return with_leaves(spec, (exact or alike)[0].environment) if exact or alike else spec
+    known = all_calibrations() if known is None else known
+    framework = data.split("/")[2:4]
+    alike = [c for c in known if c.environment and framework and c.data.split("/")[2:4] == framework]
+    own = [c for c in known if (c.data, c.kernel, c.gpu) == (data, kernel, spec.name)]
+    near = sorted(alike, key=lambda c: (c.gpu != spec.name, _arch(c) != spec.arch, c.kernel != kernel, -c.rows))
+    return with_leaves(spec, (own or near)[0].environment) if own or near else spec
 
 
-@lru_cache(maxsize=8)
-def all_calibrations(user: Path) -> tuple[Calibration, ...]:
+def all_calibrations() -> tuple[Calibration, ...]:
     """Every calibration, a user's before ours of the same kernel and GPU; by name of the file."""
-    paths: dict[str, Path] = {}
-    for folder in (Path(__file__).parent / "calibrations", user):
-        paths |= {path.name: path for path in sorted(folder.glob("*.json"))}
-    return tuple(_read(paths[name]) for name in sorted(paths))
+    paths: dict[str, os.DirEntry[str]] = {}
+    for folder in (Path(__file__).parent / "calibrations", user_folder()):
+        if folder.is_dir():
+            paths |= {entry.name: entry for entry in os.scandir(folder) if entry.name.endswith(".json")}
+    # A file that was written anew, as by a fit in this very process, is read anew.
+    return tuple(_read(Path(e.path), e.stat().st_mtime_ns, e.stat().st_size) for _, e in sorted(paths.items()))
 
 
-def _read(path: Path) -> Calibration:
+@lru_cache(maxsize=256)
+def _read(path: Path, changed_ns: int, size: int) -> Calibration:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Calibration)
     except (OSError, msgspec.DecodeError) as error:

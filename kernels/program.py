@@ -23,9 +23,10 @@ from .tensor_core import Operand, matmul
 UNITS = ("tensor", "ex2", "fma", "alu", "smem", "tmem")
 """Units of an SM that ops compete for."""
 
-Kind = Literal["plain", "masked", "qk_only", "skipped"]
-KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped")
-"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over."""
+Kind = Literal["plain", "masked", "qk_only", "skipped", "gather"]
+KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped", "gather")
+"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over, and
+one whose keys lie scattered in memory."""
 
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
@@ -33,6 +34,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # Linear attention: a product with the running state, and the keys of a chunk added to it. K and V of bitmaps and packed values.
+    "state_read", "state_add", "unpack_k", "unpack_v",
     # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
     "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
@@ -180,6 +183,8 @@ class _Share(NamedTuple):
     element_bytes: int
     rate: float
     mask_alu: float
+    segment: int = 1
+    stored: float = 1.0
 
     @property
     def scores(self) -> int:
@@ -215,6 +220,8 @@ def build(
     warps: int,
     tensor_rate: float,
     mask_alu: float,
+    segment: int = 1,
+    stored: float = 1.0,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -231,6 +238,10 @@ def build(
         FLOP per clock and SM.
     mask_alu : float
         ALU operations of the element mask, for each score.
+    segment : int
+        Keys that lie side by side in memory, of gathered tiles.
+    stored : float
+        Bytes in which K and V lie in memory, over those of whole ones.
     template : Template, optional
         In place of the profile's.
 
@@ -246,7 +257,19 @@ def build(
     form = template or programs.load(profile.program)
     copies = max(1, q_rows // form.rows) if form.rows else 1
     share = _Share(
-        spec, profile, warps, copies, q_rows // copies, kv_rows, head_dim, head_dim_v, element_bytes, tensor_rate, mask_alu
+        spec,
+        profile,
+        warps,
+        copies,
+        q_rows // copies,
+        kv_rows,
+        head_dim,
+        head_dim_v,
+        element_bytes,
+        tensor_rate,
+        mask_alu,
+        segment,
+        stored,
     )
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
@@ -255,9 +278,15 @@ def build(
     lag_cycles = profile.timing.lag_cycles
     in_step = q_rows > spec.mma.m and any(p.op.leads for p in placed)
     ops = []
+    looks = _look(whole)
+    looking: set[int] = set()
     for p in placed:
         own = whole if p.copy is None else share
         costs = {kind: _total(own, p.op, kind) for kind in KINDS}
+        if not p.op.runs_on and p.role not in looking:
+            # Warps that fetch run ahead of those that compute, and look early enough.
+            looking.add(p.role)
+            costs["skipped"] = costs["skipped"]._replace(length=looks)
         if "max" in p.op.work:
             # That nothing of a tile matters, the warps of a share find out together.
             agreed = costs["qk_only"].latency + profile.timing.handoff_cycles
@@ -294,6 +323,33 @@ def build(
             )
         )
     return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops))
+
+
+def _look(tile: _Share) -> float:
+    """Cycles in which the warps that compute find that a tile is passed over."""
+    look = tile.profile.look
+    read = tile.scores * look.mask_bytes
+    # A mask tile comes through the SM's port, and its words are joined on the ALU.
+    return look.cycles + read / tile.spec.mem.l2.sm_bytes_per_clk + read / 4 / tile.spec.units.alu_lanes
+
+
+SECTOR = 32
+"""Bytes that L2 hands out at least."""
+
+CHUNK = 16
+"""Bytes that a thread copies at a time where no tensor map describes the rows (cp.async)."""
+
+ADDRESS_ALU = 4.0
+"""ALU operations for the address of a chunk: row of the list, times the stride, plus column; a compare."""
+
+
+def _gathered(share: _Share, cost: _Cost) -> _Cost:
+    """A load whose rows are found in a list: whole sectors, an address for each chunk, and the list itself before it."""
+    row = cost.load_bytes / share.keys
+    piece = max(row * share.segment, 1.0)
+    fetched = round(cost.load_bytes * -(-piece // SECTOR) * SECTOR / piece)
+    alu = cost.load_bytes / CHUNK * ADDRESS_ALU / share.spec.units.alu_lanes
+    return _Cost({"alu": alu}, (share.spec.mem.l2.latency_near or 250.0), fetched)
 
 
 class _Placed(NamedTuple):
@@ -369,6 +425,8 @@ def _total(share: _Share, op: TemplateOp, kind: Kind) -> _Total:
         for name in work:
             if _runs(name, kind):
                 cost = _WORK[name](share)
+                if kind == "gather" and name in _LOADS:
+                    cost = _gathered(share, cost)
                 latency, load_bytes = max(latency, cost.latency), load_bytes + cost.load_bytes
                 one_by_one += max(cost.units.values(), default=0.0)
                 for unit, cycles in cost.units.items():
@@ -473,14 +531,21 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _unpack(share: _Share, width: int) -> _Cost:
+    """Each element finds its place among the packed values, and goes into shared memory, zeros included."""
+    elements = share.keys * width
+    operations = _alu(share, elements * share.profile.softmax.dequantize).units
+    return _Cost({**operations, **_smem(share, elements * share.element_bytes).units})
+
+
 def _iteration(share: _Share) -> float:
     cycles = share.profile.timing.iteration_cycles
     return cycles.get(share.spec.arch, cycles.get("other", 0.0))
 
 
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
-    "load_k": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
-    "load_v": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
+    "load_k": lambda s: _Cost({}, load_bytes=round(s.keys * s.d * s.element_bytes * s.stored)),
+    "load_v": lambda s: _Cost({}, load_bytes=round(s.keys * s.d_v * s.element_bytes * s.stored)),
     "qk": lambda s: _product(s, s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),
@@ -502,6 +567,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    "state_read": lambda s: _product(s, s.d_v, s.d, "smem"),
+    "state_add": lambda s: _product(s._replace(rows=s.d), s.d_v, s.keys, "smem"),
+    "unpack_k": lambda s: _unpack(s, s.d),
+    "unpack_v": lambda s: _unpack(s, s.d_v),
     # Read and written once; bytes of four rows are sorted into words, two permutations a word.
     "transpose_v": lambda s: _Cost(
         {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}

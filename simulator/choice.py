@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from ..facts import UserError
 from ..hwspecs import GpuSpec
-from ..kernels import Calibration, Constants, KernelProfile, Tile, candidates, constants, kernels
+from ..kernels import Calibration, KernelProfile, Tile, candidates, constants, kernels
 from ..workloads import AttentionProblem, Tiling
 
-PACKABLE = ("dense", "window", "varlen")
+PACKABLE = ("dense", "window", "varlen", "tokens", "token_gather")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
 PACKABLE_DECODE = (*PACKABLE, "blocks")
@@ -38,7 +39,7 @@ def choose_kernel(
     axes: int = 1,
     kernel: str | KernelProfile | None = None,
     *,
-    calibrated: bool = True,
+    known: Sequence[Calibration] | None = None,
 ) -> KernelChoice:
     """The kernel asked for, or the default one, with its tile.
 
@@ -50,8 +51,8 @@ def choose_kernel(
         Axes of the grid; kernels for boxes have tiles for each number of them.
     kernel : str or KernelProfile, optional
         Its name, or a profile with values of one's own.
-    calibrated : bool
-        Use the best constants that calibrations know, and not those of the profile.
+    known : sequence of Calibration, optional
+        Calibrations to take constants from; by default all that there are. With none, constants are those of the profile.
 
     Raises
     ------
@@ -72,12 +73,16 @@ def choose_kernel(
         raise UserError(f"kernel {profile.name} does not run in {problem.dtype}, only in {', '.join(profile.dtypes)}")
     if problem.phase not in profile.phases:
         raise UserError(f"kernel {profile.name} is not for phase {problem.phase}, only for {', '.join(profile.phases)}")
+    if profile.latent and problem.head_dim_v >= problem.head_dim:
+        raise UserError(
+            f"kernel {profile.name} takes V as a part of K: head_dim_v must be below head_dim, got {problem.head_dim_v}"
+        )
     packed = problem.gqa_group if mask_class in (PACKABLE_DECODE if problem.phase == "decode" else PACKABLE) else 1
     rows, grid_axes = problem.seq_q * packed, axes if mask_class == "box" else 1
     tile = profile.tile_for(spec, width, mask_class, grid_axes, causal=problem.causal, rows=rows)
     tiling = profile.tiling(tile, packed, problem.seq_q)
-    known = constants(profile, spec) if calibrated else Constants(profile, spec)
-    return KernelChoice(known.profile, tile, tiling, known.spec, known.calibration, known.borrowed)
+    best = constants(profile, spec, known)
+    return KernelChoice(best.profile, tile, tiling, best.spec, best.calibration, best.borrowed)
 
 
 def with_tile(choice: KernelChoice, q_tile: int | tuple[int, ...] | None, kv_tile: int | tuple[int, ...] | None) -> KernelChoice:

@@ -49,7 +49,8 @@ def kinds_of_rows(schedule: TileSchedule, plan: MaskPlan) -> Ints:
         masked = np.zeros_like(counts.visited)
     else:
         masked = counts.visited - counts.full - counts.gather
-    return np.stack([counts.visited - masked, masked, counts.qk_only, counts.skipped], axis=1)
+    gathered = np.zeros_like(masked) if plan.every else counts.gather
+    return np.stack([counts.visited - masked - gathered, masked, counts.qk_only, counts.skipped, gathered], axis=1)
 
 
 class Section(NamedTuple):
@@ -228,5 +229,6 @@ def _pipeline_kinds(found: Visits, plan: MaskPlan) -> NDArray[np.int8]:
     plain, masked = KINDS.index("plain"), KINDS.index("masked")
     partial = masked if plan.every or plan.axes else plain
     full = masked if plan.every else plain
-    table = np.array([full, partial, full, KINDS.index("qk_only"), KINDS.index("skipped")], np.int8)
+    gathered = masked if plan.every else KINDS.index("gather")
+    table = np.array([full, partial, gathered, KINDS.index("qk_only"), KINDS.index("skipped")], np.int8)
     return table[found.kind]

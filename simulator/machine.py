@@ -311,7 +311,7 @@ def _run(
                 port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
                 l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
                 l2_bytes += amount if key < 0 else amount // multicast
-                end = max(l2_free, port_free[U(sm)]) + l2_latency
+                end = max(l2_free, port_free[U(sm)]) + l2_latency + (cost[U(kind), U(op), LATENCY] if key >= 0 else 0)
                 if (streams and key < 0) or (key >= 0 and arrival[U(key)] < 0):
                     dram_free = max(dram_free, now) + (amount * dram_rate >> BYTE_SHIFT)
                     dram_bytes += amount
@@ -368,7 +368,7 @@ def _run(
             else:
                 # -- an op is issued ---------------------------------------------------------------------------------
                 if amount:
-                    at[U(own), SOONEST] = now
+                    at[U(own), SOONEST] = now + cost[U(kind), U(op), LENGTH]
                 else:
                     # All units, used or not: without a branch it is quicker than a list of those that are.
                     for unit in range(6):

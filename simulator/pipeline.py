@@ -108,8 +108,12 @@ def sm_pipeline(
     q_rows: int,
     kv_rows: int,
     mask_axes: int = 1,
+    segment: int = 1,
+    stored: float = 1.0,
 ) -> SmPipeline:
     """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile.
+
+    `segment` keys lie side by side in memory where they are gathered, and K and V take the share `stored` of their bytes.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -120,7 +124,8 @@ def sm_pipeline(
     >>> sm.units("plain")["tensor"], bool(sm.steady().together[0] > 2048)
     (2048.0, True)
     """
-    rate = spec.tensor_flops_per_clk(problem.dtype) * spec.eff.tensor
+    rate = spec.tensor_flops_per_clk(profile.products or problem.dtype) * spec.eff.tensor * profile.tensor_share
+    element = profile.element_bytes(problem)
     if profile.tensor_path == "mma_sync":
         rate *= spec.mma.legacy_fraction
     program = build(
@@ -129,17 +134,18 @@ def sm_pipeline(
         q_rows=q_rows,
         kv_rows=kv_rows,
         head_dim=problem.head_dim,
-        head_dim_v=problem.head_dim_v,
-        element_bytes=problem.element_bytes,
+        head_dim_v=tile.columns or problem.head_dim_v,
+        element_bytes=element,
         stages=tile.stages,
         warps=tile.threads // 32,
         tensor_rate=rate,
         mask_alu=profile.mask.operations(mask_axes),
+        segment=segment,
+        stored=stored,
         template=programs.load(tile.program or profile.program),
     )
-    ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, problem.element_bytes)
+    ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)
     # CTAs of a backward pass own keys: of each row they read K and V, and write both gradients.
-    element = problem.element_bytes
     row_bytes = (problem.head_dim * element + problem.head_dim_v * max(element, 2)) / (1 if problem.phase == "backward" else 2)
     return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes)
 

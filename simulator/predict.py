@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
@@ -11,13 +11,14 @@ import msgspec
 
 from ..facts import Document, UserError, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
-from ..kernels import KernelProfile, kernels
+from ..kernels import Calibration, KernelProfile, kernels
 from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling
+from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
 from .memory import cache_write_seconds
-from .prediction import UNCALIBRATED_FACTOR, Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
+from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
 from .side import side_op
@@ -105,7 +106,8 @@ def predict(
     pairs = sum(s.pairs for s in attention)
     dense = dense_schedule(asked, Tiling(q=(main.tiling.q_rows,), kv=(main.tiling.kv_rows,), pack=main.tiling.pack))
     latency = run.stages["side"]
-    low, high = _ratio_band(main, asked)
+    band = band_of(main, asked)
+    low, high = band.low, band.high
     spread = _seed_spread(asked, run, seed) if asked.pattern.random else None
     if spread is not None:
         share = run.stages["launch"] / latency
@@ -149,7 +151,8 @@ def predict(
             calibrated_on=main.calibration.data if main.calibration else None,
             borrowed_from=f"{main.borrowed.kernel} on {main.borrowed.gpu}" if main.borrowed else None,
             recalled=_recalled(spec, run.profiles, baseline_run.kernel, asked.pattern.system),
-            validity="in_domain" if _in_domain(main, asked) else "extrapolated",
+            validity=band.validity,
+            why=band.why,
             spec_hash=spec.spec_hash(),
             seed=seed,
             seed_spread=spread,
@@ -186,20 +189,22 @@ def simulate(
     q_tile: int | tuple[int, ...] | None = None,
     kv_tile: int | tuple[int, ...] | None = None,
     setting: Setting = Setting(),  # noqa: B008 (immutable)
+    known: Sequence[Calibration] | None = None,
 ) -> Run:
     """Simulate one call, without the dense call that it could be compared with; parameters as in `predict`.
 
-    The plan is priced op by op: the ladders of its attention kernels add up, and what only moves data is the last stage.
+    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of its
+    attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted), q_tile, kv_tile)
+    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known), q_tile, kv_tile)
     chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
 
     def choice_of(needed: str, own: str | None) -> KernelChoice:
         if (needed, own) not in chosen:
             usable = _usable(spec, problem, needed, own)
-            chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable)
+            chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable, known=known)
         return chosen[needed, own]
 
     plan = asked.pattern.plan(problem, asked.layout, lambda needed, own: choice_of(needed, own).tiling)
@@ -231,7 +236,10 @@ def simulate(
 def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
     """The kernel of a system's own code where it runs on the GPU, or else None: the usual one."""
     width = max(problem.head_dim, problem.head_dim_v)
-    return own if own and kernels.load(own).serves(spec, mask_class, problem.dtype, width) else None
+    if own is None:
+        return None
+    variant = kernels.load(own).variant(problem.phase, mask_class, problem.dtype)
+    return own if variant.serves(spec, mask_class, problem.dtype, width, problem.phase) else None
 
 
 def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, setting: Setting) -> KernelTime:
@@ -269,26 +277,6 @@ def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
 
 SPREAD_SEEDS, SPREAD_HEADS = 3, 8
 """Further seeds, and heads of each, that are drawn to see how much the work varies."""
-
-
-def _in_domain(choice: KernelChoice, asked: Question) -> bool:
-    """Whether calls like this one were measured for the kernel's calibration: dense or windows, head dim 128."""
-    plain = asked.pattern.family.mask_class() in ("dense", "window")
-    return choice.calibration is not None and plain and asked.problem.head_dim == asked.problem.head_dim_v == 128
-
-
-def _ratio_band(choice: KernelChoice, asked: Question) -> tuple[float, float]:
-    """Where predicted over measured time lies in nine of ten measured calls that were not fitted."""
-    scores = choice.calibration.score if choice.calibration else {}
-    name = "all" if not _in_domain(choice, asked) else "window" if asked.pattern.family.mask_class() == "window" else "dense"
-    found = scores.get(name) or scores.get("all")
-    if found is None or found.n < ENOUGH_SCORED:
-        return 1 / UNCALIBRATED_FACTOR, UNCALIBRATED_FACTOR
-    return min(found.low, 1.0), max(found.high, 1.0)
-
-
-ENOUGH_SCORED = 30
-"""Scored rows from which on their quantiles make a band."""
 
 
 def _blocks(asked: Question, run: Run) -> Blocks | None:

@@ -11,12 +11,6 @@ from .bounds import Bounds
 
 SCHEMA = "simattn.prediction/1"
 
-UNCALIBRATED_FACTOR = 1.5
-"""Half-width, as a factor, of the band of a prediction whose kernel has not been calibrated on its GPU.
-
-Some nineteen in twenty of the published runs in `docs/accuracy.md` lie within it; that page counts them anew.
-"""
-
 
 class _Part(Struct, frozen=True, kw_only=True):
     """A part of the JSON answer."""
@@ -91,6 +85,8 @@ class Provenance(_Part, frozen=True):
     """Values that nobody could give a source for."""
     validity: str
     """`in_domain` of a calibration, or `extrapolated`."""
+    why: str
+    """What the band rests on: which measured calls, or why none is like this one."""
     spec_hash: str
     seed: int
     seed_spread: tuple[float, float] | None
@@ -107,7 +103,7 @@ class Prediction(_Part, frozen=True):
     q_tile, kv_tile : tuple of int
         Tile of the kernel that runs the pattern.
     latency_ms, latency_ms_low, latency_ms_high : float
-        Prediction and its band.
+        Prediction and its band, which is to hold nine in ten measured times.
     correction : float
         By which factor `fast` corrected itself after it had simulated every visit of some heads; 1 where it had no need to.
     warm : bool

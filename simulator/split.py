@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -61,9 +62,10 @@ def _fullest(rule: Split, ctas: int, most: int, sms: int) -> int:
     slots = sms * rule.slots
     if ctas >= rule.below * slots or most <= rule.min_tiles:
         return 1
-    # Finer division that makes no part shorter is none.
-    finest = [n for n in range(1, min(most, slots, MOST_PARTS) + 1) if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
-    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in finest}
+    able: Sequence[int] = range(1, min(most, slots, MOST_PARTS) + 1)
+    if rule.only_shorter:
+        able = [n for n in able if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
+    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in able}
     return next(parts for parts, share in filled.items() if share >= 0.85 * max(filled.values()))
 
 
@@ -82,28 +84,33 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     own = schedule.groups[group]
     shares = max(1, sms // max(1, rows_together))
     counts = schedule.counts.visited[own.first_row : own.first_row + own.rows]
-    lengths = np.repeat(counts[None, :], own.copies, axis=0).ravel()[::rows_together]
+    # Rows of an item that end a tile earlier leave the last visit of their part to the others.
+    longest = counts.reshape(-1, rows_together).max(axis=1)
+    lengths = np.tile(longest, own.copies)
     payload = ceil(int((lengths + rule.overhead_tiles).sum()) / shares) + rule.overhead_tiles
-    cuts: list[tuple[int, int, int]] = []
+    cuts: list[tuple[int, int, int, int]] = []
     item, begin = 0, 0
     for _ in range(shares):
         left = payload
         while item < len(lengths):
             rest = int(lengths[item]) - begin
             if left >= rest + rule.overhead_tiles:
-                cuts.append((item, begin, begin + rest))
+                cuts.append((payload - left, item, begin, begin + rest))
                 left -= rest + rule.overhead_tiles
                 item, begin = item + 1, 0
                 continue
             if left > rule.overhead_tiles:
-                cuts.append((item, begin, begin + left - rule.overhead_tiles))
+                cuts.append((payload - left, item, begin, begin + left - rule.overhead_tiles))
                 begin += left - rule.overhead_tiles
             break
-    items, low, high = (np.array(column, np.int64) for column in zip(*cuts, strict=True))
+    # A CTA goes through all pieces of its share. In the order in which they begin, the first SM to be free takes the piece that
+    # its own CTA would go on to.
+    cuts.sort(key=lambda cut: cut[0])
+    _, items, low, high = (np.array(column, np.int64) for column in zip(*cuts, strict=True))
     first = np.repeat(items * rows_together, rows_together) + np.tile(np.arange(rows_together), len(items))
-    return Part(
-        own.first_row + first % own.rows, first // own.rows, np.repeat(low, rows_together), np.repeat(high, rows_together)
-    )
+    row = first % own.rows
+    low, high = (np.minimum(np.repeat(edge, rows_together), counts[row]) for edge in (low, high))
+    return Part(own.first_row + row, first // own.rows, low, high)
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

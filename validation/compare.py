@@ -1,22 +1,20 @@
-"""Predictions against measured runs, row by row and by group, with the naive estimators beside ours."""
+"""Predictions against measured runs, row by row, with the naive estimators beside ours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from math import inf
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-import numpy as np
-
 from ..facts import UserError
-from ..hwspecs import GpuSpec, load_labelled
+from ..kernels import Calibration
 from ..kernels.calibration import environment_of
-from ..simulator import Question, Run, question, simulate
+from ..simulator import Run, simulate
+from ..simulator.band import band_of
 from ..workloads import Attention
+from .asked import Asked, asked_of, passes_of
 from .measurement import Measurement
-from .protocol import is_fitted
-from .sources import Timed, kernel_for, pattern_for, timed_as
+from .protocol import is_fitted, window_of
+from .sources import Timed, pattern_for, timed_as
 
 
 class Row(NamedTuple):
@@ -28,12 +26,34 @@ class Row(NamedTuple):
     pattern: str
     measured_ms: float | None
     predicted_ms: float | None = None
+    low_ms: float | None = None
+    high_ms: float | None = None
+    """The band: nine in ten measured times are promised to lie within it."""
     flop_bound_ms: float | None = None
     tile_bound_ms: float | None = None
     worst_tile_ms: float | None = None
     """Every owner tile as long as the longest one, at the peak tensor rate: what NATTENSim's bound stands for."""
     skipped: str | None = None
     """Why the run could not be simulated."""
+    table: str = ""
+    phase: str = ""
+    head_dim: int = 0
+    tokens: int = 0
+    """Keys of an item."""
+    window: int = 0
+    """Keys that a query sees, of a sliding window."""
+    flops: float = 0.0
+    bytes: float = 0.0
+    """Of Q, K, V and O, once."""
+    problem: str = ""
+    """Everything but the pattern: rows that share it differ only in what is computed."""
+    shape: str = ""
+    """The same of any kernel."""
+    validity: str = ""
+    dense_error: float | None = None
+    """Relative error of the dense run at the same shape, where this one is sparse."""
+    part: str = ""
+    """Class on the scoreboard."""
 
     @property
     def error(self) -> float | None:
@@ -42,60 +62,91 @@ class Row(NamedTuple):
             return None
         return self.predicted_ms / self.measured_ms - 1
 
+    @property
+    def speedup_error(self) -> float | None:
+        """Relative error of the speedup over the dense run at the same shape."""
+        if self.dense_error is None or self.error is None:
+            return None
+        return (1 + self.dense_error) / (1 + self.error) - 1
 
-class Score(NamedTuple):
-    """Errors of one estimator over a group of rows, as fractions."""
+    @property
+    def inside(self) -> bool:
+        """Whether the measured time lies within the band."""
+        return self.low_ms is not None and self.high_ms is not None and self.low_ms <= (self.measured_ms or 0.0) <= self.high_ms
 
-    mape: float
-    median: float
-    p90: float
-    max: float
-    bias: float
-
-
-class GroupScore(NamedTuple):
-    """One (GPU, kernel, pattern) group."""
-
-    gpu: str
-    kernel: str
-    pattern: str
-    n: int
-    simulated: Score
-    flop_bound: Score
-    tile_bound: Score
+    def plain(self) -> dict[str, Any]:
+        """The row as `simattn validate --json` prints it."""
+        return {**self._asdict(), "error": self.error}
 
 
-def compare(runs: Iterable[Measurement], on_row: Callable[[], None] = lambda: None) -> list[Row]:
-    """Simulate every run that can be simulated; no run is dropped, each skipped one says why."""
+def compare(
+    runs: Iterable[Measurement],
+    on_row: Callable[[], None] = lambda: None,
+    *,
+    known: Sequence[Calibration] | None = None,
+    fitted_too: bool = False,
+) -> list[Row]:
+    """Simulate every run that can be simulated; no run is dropped, each skipped one says why.
+
+    Parameters
+    ----------
+    known : sequence of Calibration, optional
+        Calibrations that predictions may use; by default all that there are.
+    fitted_too : bool
+        Simulate published runs that constants were fitted to as well.
+    """
     rows = []
     for run in runs:
-        rows.append(_row(run))
+        rows.append(_row(run, known, fitted_too))
         on_row()
     return rows
 
 
-def _row(run: Measurement) -> Row:
-    bare = Row(run.id, run.gpu, run.kernel, run.pattern or run.phase, run.latency_ms)
-    if is_fitted(run):
+def _row(run: Measurement, known: Sequence[Calibration] | None, fitted_too: bool) -> Row:
+    bare = Row(
+        run.id,
+        run.gpu,
+        run.kernel,
+        run.pattern or run.phase,
+        run.latency_ms,
+        table=run.table,
+        phase=run.phase,
+        head_dim=run.head_dim or 0,
+        tokens=run.seq_kv or 0,
+        window=window_of(run),
+        problem=f"{run.kernel} {_shape(run)}",
+        shape=_shape(run),
+    )
+    if is_fitted(run) and not fitted_too:
         return bare._replace(skipped="constants were fitted to this run")
     timed = timed_as(run.table)
     try:
-        parts = [_simulated(msgspec.structs.replace(run, phase=phase), timed) for phase in PASSES.get(run.phase, (run.phase,))]
+        parts = [_simulated(part, timed, known) for part in passes_of(run)]
     except UserError as error:
         return bare._replace(skipped=str(error))
+    # Of a run forward and backward, the band is that of the backward call, which is the longer one.
+    *_, (asked, last) = parts
+    band = band_of(last.choice, asked.question)
+    predicted = sum(simulated.stages[timed.stage] for _, simulated in parts) * 1e3
     return bare._replace(
-        predicted_ms=sum(part.stages[timed.stage] for part in parts) * 1e3,
-        flop_bound_ms=sum(part.stages["ideal"] for part in parts) * 1e3,
-        tile_bound_ms=sum(part.stages["padding"] for part in parts) * 1e3,
-        worst_tile_ms=sum(part.stages["padding"] * _worst_over_mean(part) for part in parts) * 1e3,
+        predicted_ms=predicted,
+        low_ms=predicted / band.high,
+        high_ms=predicted / band.low,
+        flop_bound_ms=sum(simulated.stages["ideal"] for _, simulated in parts) * 1e3,
+        tile_bound_ms=sum(simulated.stages["padding"] for _, simulated in parts) * 1e3,
+        worst_tile_ms=sum(simulated.stages["padding"] * _worst_over_mean(simulated) for _, simulated in parts) * 1e3,
+        flops=sum(_flops(*part) for part in parts),
+        bytes=sum(_moved(asked) for asked, _ in parts),
+        validity=band.validity,
     )
 
 
-def _simulated(run: Measurement, timed: Timed) -> Run:
+def _simulated(run: Measurement, timed: Timed, known: Sequence[Calibration] | None) -> tuple[Asked, Run]:
     asked = asked_of(run)
     if timed.stage == "side":
-        asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec))
-    return simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting)
+        asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec, known))
+    done = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known)
+    return asked, done
 
 
 def _worst_over_mean(simulated: Run) -> float:
@@ -104,102 +155,30 @@ def _worst_over_mean(simulated: Run) -> float:
     return schedule.max_visited * schedule.work_rows / max(schedule.visited, 1)
 
 
-class Asked(NamedTuple):
-    """A measured run as the simulator is asked for it."""
-
-    question: Question
-    spec: GpuSpec
-    kernel: str
-    tiles: dict[str, Any]
+def _flops(asked: Asked, simulated: Run) -> float:
+    """Live operations."""
+    pairs = sum(op.schedule.pairs for op in simulated.plan if isinstance(op, Attention))
+    return float(asked.question.problem.flops(pairs))
 
 
-PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
-"""Our phase for that of a measured run."""
-
-PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}
-"""Phases that were timed as one, one call after the other."""
-
-
-def asked_of(run: Measurement) -> Asked:
-    """What a measured run asks of the simulator.
-
-    Raises
-    ------
-    UserError
-        It cannot be simulated; the message says why.
-    """
-    if not run.latency_ms or not 0 < run.latency_ms < inf:
-        raise UserError("no measured time above zero")
-    if run.suspect:
-        raise UserError("contradicts every other source (marked suspect)")
-    if run.phase not in PHASES:
-        raise UserError(f"phase {run.phase} is not simulated yet")
-    pattern = pattern_for(run.pattern or "")
-    if pattern is None:
-        raise UserError(f"pattern {run.pattern} is not simulated yet")
-    missing = [n for n in ("batch", "q_heads", "kv_heads", "seq_q", "seq_kv", "head_dim") if getattr(run, n) is None]
-    if missing:
-        raise UserError(f"the source does not give {', '.join(missing)}")
-    spec = load_labelled(run.gpu)
-    if run.host_bound:
-        raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
-    if run.l2 == "warm":
-        raise UserError("measured with its inputs in L2, which only served tables are simulated with")
-    kernel = kernel_for(run.kernel, spec.arch)
-    if kernel is None:
-        raise UserError(f"no profile for kernel {run.kernel} on {spec.arch}")
-    shapes, params, tiles = _pattern(run, pattern)
-    asked = question(
-        pattern,
-        batch=run.batch,
-        q_heads=run.q_heads,
-        kv_heads=run.kv_heads,
-        head_dim=run.head_dim,
-        head_dim_v=run.pattern_params.get("head_dim_v"),
-        dtype="fp16" if run.dtype.startswith("fp16") else run.dtype,
-        phase=PHASES[run.phase],
-        params=params,
-        **shapes,
-    )
-    return Asked(asked, spec, kernel, tiles)
+def _moved(asked: Asked) -> float:
+    """Bytes of Q, K, V and O."""
+    p = asked.question.problem
+    tokens = p.seq_q * p.q_heads + p.seq_kv * p.kv_heads
+    return float(p.batch * tokens * (p.head_dim + p.head_dim_v) * p.element_bytes)
 
 
-def _pattern(run: Measurement, pattern: str) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Layout, parameters and tiles of a run."""
-    given = run.pattern_params
-    if "feature_map" in given and "window" in given:
-        params = {name: tuple(given[name]) for name in ("window", "stride", "dilation") if given.get(name)}
-        tiles = {name: tuple(given[name]) for name in ("q_tile", "kv_tile") if given.get(name)}
-        return {"grid": tuple(given["feature_map"]), "text": 0}, {**params, "causal": given.get("is_causal", False)}, tiles
-    if pattern == "sliding_window" and "window" not in given:
-        raise UserError("the source does not give the window")
-    shapes = {"seq_q": run.seq_q, "seq_kv": run.seq_kv, "text": 0}
-    return shapes, {"window": given["window"]} if pattern == "sliding_window" else {}, {}
+def _shape(run: Measurement) -> str:
+    """What two runs share that differ only in kernel and pattern."""
+    sizes = (run.batch, run.q_heads, run.kv_heads, run.seq_q, run.seq_kv, run.head_dim)
+    return f"{run.table} {run.gpu} {run.phase} {run.dtype} {sizes}"
 
 
-def score(errors: Iterable[float]) -> Score:
-    """Summary of relative errors.
-
-    >>> score([0.1, -0.1, 0.2]).mape.__round__(3)
-    0.133
-    """
-    signed = np.array(list(errors))
-    size = np.abs(signed)
-    return Score(*(float(x) for x in (size.mean(), np.median(size), np.quantile(size, 0.9), size.max(), signed.mean())))
+def pattern_class(row: Row) -> str:
+    """Our name for the pattern of a row, or the table's where we have none."""
+    return pattern_for(row.pattern) or row.pattern
 
 
-def group_scores(rows: Iterable[Row]) -> list[GroupScore]:
-    """Scores by (GPU, kernel, pattern), and over all simulated rows first."""
-    done = [row for row in rows if row.error is not None]
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in done:
-        groups.setdefault((row.gpu, row.kernel, row.pattern), []).append(row)
-    named = [(("all", "all", "all"), done), *sorted(groups.items())] if done else []
-    return [GroupScore(*key, len(members), *(_scores(members))) for key, members in named]
-
-
-def _scores(rows: list[Row]) -> list[Score]:
-    return [
-        score([getattr(row, name) / row.measured_ms - 1 for row in rows if row.measured_ms])
-        for name in ("predicted_ms", "flop_bound_ms", "tile_bound_ms")
-    ]
+def is_dense(row: Row) -> bool:
+    """Whether a row computes all that can be attended to."""
+    return pattern_class(row) in ("dense", "causal")

@@ -16,6 +16,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    phase : str
+        prefill, diffusion, decode (`seq_kv` counts the new tokens too), train-bwd or train-fwd+bwd.
     id, table, source : str
         Name of the row, of the table it stands in, and where that is.
     gpu, kernel : str
@@ -30,6 +32,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
         `warm` where the inputs were in L2 when the call began.
     host_bound : bool
         The GPU had to wait for the host: the time is not the kernel's.
+    suite : str
+        Suite of `simattn measure`.
     """
 
     id: str
@@ -51,6 +55,7 @@ class Measurement(Struct, frozen=True, kw_only=True):
     suspect: bool = False
     l2: str = ""
     host_bound: bool = False
+    suite: str = ""
 
 
 def read_measurements(path: Path) -> list[Measurement]:

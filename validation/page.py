@@ -1,86 +1,181 @@
-"""The accuracy page of the documentation, written anew from a comparison."""
+"""The scoreboard page of the documentation, written anew from a comparison."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from ..simulator.prediction import UNCALIBRATED_FACTOR
-from .compare import GroupScore, Row, Score, group_scores
+from ..kernels.band import PROMISE
+from .bars import Reached, reached
+from .causes import cause_of
+from .compare import Row, is_dense
+from .noise import Floor
+from .protocol import MOST_SCORED, SHORTEST_MS, makes_bands, protocol
+from .scoreboard import PARTS, Board
+from .scores import GroupScore, Score
 
-HEADER = """\
+HEADER = f"""\
 # Accuracy
 
-Written by `simattn validate --page docs/accuracy.md`; do not edit by hand.
+Written by `simattn validate --page docs/accuracy.md`; do not edit by hand. [validation](validation.md) says how it is done.
 
-Predictions of fidelity `fast`. Kernel constants are those of the profiles, or where a calibration knows better, its own or those
-that a kernel borrows from a relative ([calibrations](calibrations.md)). None was fitted to the rows below. Not blind are four
-choices that were revisited after a look at some of them: the share of L2 bandwidth (1 of an achieved figure, where it had been
-0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width 192, and the operations
-of NATTEN's element mask, now counted in compiled code. The form of NATTEN's Hopper loop was read in its source after its masked
-runs had been missed, and so was the persistence of FlashAttention-3 after its short ones had been. Triton's kernel that masks
-every tile and its loop on Blackwell got profiles of their own, from compiled code, after their runs had been seen.
-Each published run of `validation/measured/published.jsonl` is simulated on the GPU that its label stands for
-(`hwspecs/labels.toml`). Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too
-fast. Beside them stand two estimators that need no simulator: the FLOP bound (live pairs at the peak tensor rate) and the tile
-bound (whole tiles at the peak tensor rate). The width of the band was chosen after a look at these runs.
+Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too fast. Predictions are of
+fidelity `fast`. Four classes:
+
+* **A, unseen GPU.** Serving tables of a GPU on which nothing was fitted: constants are those of the same kernel on another GPU.
+* **B, same table.** A few constants were fitted to dense causal rows of head dim 128 of the table ([calibrations](calibrations.md));
+  scored are the rows that were not: the other half of these, sliding windows, other head dims.
+* **C, published kernels.** Runs printed in papers and documentation; constants are those of the profiles, or borrowed.
+* **D, scored only.** Tables of other frameworks, encoders, decode and fp8; what cannot be simulated is counted.
+
+Of the tables (A, B, D) a fixed random {MOST_SCORED} rows of each head dim and window are scored, and none shorter than {SHORTEST_MS}
+ms. Beside ours stand the FLOP bound (live pairs at the peak tensor rate), the tile bound (whole tiles at that rate), and a roofline
+whose three constants were fitted: in A and B to the same rows that a calibration may see, in C and D to the very dense rows on which
+it is then scored. Floor is how far the measured rows contradict each other. Tau is Kendall's: do we rank the patterns of a problem
+as they were measured? Band is the share of rows that lie within the stated band, counted on rows that did not make it.
+
+Not blind are choices that were revisited after a look at scored rows: the share of L2 bandwidth (1 of an achieved figure, where it
+had been 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width 192, the operations
+of NATTEN's element mask (now counted in compiled code), the form of NATTEN's Hopper loop, the persistence of FlashAttention-3,
+profiles for Triton's kernel that masks every tile and for its loop on Blackwell, and the bandwidth of the KV-cache write as a
+constant that is fitted.
 """
 
 
-def accuracy_page(rows: list[Row]) -> str:
+def scoreboard_page(board: Board) -> str:
     """The page, in Markdown."""
-    scores = group_scores(rows)
-    done = [row for row in rows if row.error is not None]
-    factor = UNCALIBRATED_FACTOR
-    inside = sum(1 / factor <= 1 + (row.error or 0) <= factor for row in done)
-    skipped = Counter(row.skipped for row in rows if row.skipped)
-    parts = [
-        HEADER,
-        f"{len(done)} of {len(rows)} runs were simulated; {100 * inside / max(len(done), 1):.0f} % of them lie within the band "
-        f"that an uncalibrated prediction states (a factor of {factor:g} either way).\n",
-        "## By GPU, kernel and pattern\n",
-        _group_table(scores),
-        "## NATTEN, row by row\n",
-        _row_table([row for row in done if row.kernel.startswith("natten")]),
-        "## The ten worst rows\n",
-        _row_table(sorted(done, key=lambda row: -abs(row.error or 0))[:10]),
-        "## Runs that were not simulated\n",
-        "\n".join(["| runs | why |", "|---:|---|", *(f"| {n} | {why} |" for why, n in skipped.most_common())]) + "\n",
-    ]
+    parts = [HEADER, "## The bars\n", _bars(reached(board.rows))]
+    for part, name in PARTS.items():
+        rows = [row for row in board.rows if row.part == part]
+        if rows:
+            parts += [f"## {part}: {name}\n", *_part(part, rows, board)]
+    parts += ["## Noise floor of the tables\n", _floors(board.floors), "## Bands\n", _bands(board.rows)]
     return "\n".join(parts)
 
 
-def _group_table(scores: Iterable[GroupScore]) -> str:
+def _bars(found: Iterable[Reached]) -> str:
+    lines = ["| class | rows | bar | reached | |", "|---|---|---:|---|---|"]
+    for bar, values in ((r.bar, r.values) for r in found):
+        words = bar.rows if bar.part in "CD" else f"{bar.rows}, {'other head dims' if bar.head_dims == 'other' else 'D128'}"
+        words += f", {bar.size}" if bar.size else ""
+        words += f", another GPU of the {bar.step}" if bar.step == "architecture" else ", another generation" if bar.step else ""
+        words += ", power-limited" if bar.power_limited else ""
+        statistic = {"mape": "MAPE", "median": "median", "bias": "bias", "speedup": "error of the speedup"}[bar.statistic]
+        each = ", ".join(f"{name} {_percent(value)}" for name, value in sorted(values.items()))
+        met = sum(100 * value <= bar.limit for value in values.values())
+        lines.append(f"| {bar.part} | {words}: {statistic} | {bar.limit:g} | {each} | {met} of {len(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _part(part: str, rows: Sequence[Row], board: Board) -> list[str]:
+    done = [row for row in rows if row.error is not None]
+    skipped = Counter(row.skipped for row in rows if row.skipped)
+    ours = [score for name, score in board.scores if name == part]
+    sections = [f"{len(done)} of {len(rows)} rows were simulated.\n", _known(part), _groups(ours, board)]
+    if done:
+        sections += ["### The ten worst rows\n", _worst(sorted(done, key=lambda row: -abs(row.error or 0))[:10])]
+    if part == "C":
+        sections += ["### NATTEN, row by row\n", _row_table([row for row in done if row.kernel.startswith("natten")])]
+    if skipped:
+        counted = [f"| {n} | {why} |" for why, n in skipped.most_common()]
+        sections += ["### Not simulated\n", "\n".join(["| rows | why |", "|---:|---|", *counted]) + "\n"]
+    return sections
+
+
+def _known(part: str) -> str:
+    """Of class A: what was known."""
+    if part != "A":
+        return ""
+    lines = ["| target | constants of | step |", "|---|---|---|"]
+    lines += [f"| {s.table} | {', '.join(s.knows)} | {s.step} |" for s in protocol().unseen]
+    return "\n".join(lines) + "\n"
+
+
+def _groups(scores: Iterable[GroupScore], board: Board) -> str:
+    floors = {(table.split("/")[1], kernel): floor for (table, kernel), floor in board.floors.items()}
     lines = [
-        "| GPU | kernel | pattern | runs | MAPE | median | p90 | max | bias | FLOP bound MAPE | bias | tile bound MAPE | bias |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| GPU | kernel | rows | n | MAPE (95 %) | median | p90 | max | bias | speedup | tau | band | FLOP | tile | roofline | floor |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for g in scores:
-        s = g.simulated
-        ours = " | ".join(_percent(x) for x in (s.mape, s.median, s.p90, s.max)) + f" | {_signed(s.bias)}"
-        lines.append(f"| {g.gpu} | {g.kernel} | {g.pattern} | {g.n} | {ours} | {_naive(g.flop_bound)} | {_naive(g.tile_bound)} |")
+        s, (gpu, kernel, pattern, size) = g.simulated, g.group
+        around = f" ({_percent(g.interval.low)} to {_percent(g.interval.high)})" if g.interval else ""
+        floor = floors.get((gpu, kernel))
+        least = (floor.windows if pattern.startswith("window") else floor.batches) if floor else None
+        cells = [
+            gpu,
+            kernel,
+            pattern if size == "all" else f"{pattern}, {size}",
+            str(g.n),
+            _percent(s.mape) + around,
+            *(_percent(x) for x in (s.median, s.p90, s.max)),
+            f"{100 * s.bias:+.1f}",
+            _score(g.speedup),
+            "" if g.tau is None else f"{g.tau:.2f}",
+            "" if g.inside is None else f"{100 * g.inside:.0f} %",
+            _score(g.flop_bound),
+            _score(g.tile_bound),
+            _score(g.roofline),
+            "" if least is None else _percent(least),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _worst(rows: Iterable[Row]) -> str:
+    lines = ["| run | measured ms | predicted ms | error | why |", "|---|---:|---:|---:|---|"]
+    for r in rows:
+        numbers = f"{r.measured_ms or 0:.4g} | {r.predicted_ms or 0:.4g} | {100 * (r.error or 0):+.1f}"
+        lines.append(f"| {r.id} | {numbers} | {cause_of(r)} |")
     return "\n".join(lines) + "\n"
 
 
 def _row_table(rows: Iterable[Row]) -> str:
     lines = [
-        "| run | GPU | measured ms | predicted ms | error | FLOP bound ms | mean-tile bound ms | worst-tile bound ms |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| run | GPU | measured ms | predicted ms | error | speedup's error | FLOP bound ms | mean-tile bound ms | worst-tile bound ms |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
         numbers = " | ".join(f"{x:.4g}" for x in (r.measured_ms or 0, r.predicted_ms or 0))
         bounds = " | ".join(f"{x:.4g}" for x in (r.flop_bound_ms or 0, r.tile_bound_ms or 0, r.worst_tile_ms or 0))
-        lines.append(f"| {r.id} | {r.gpu} | {numbers} | {_signed(r.error or 0)} | {bounds} |")
+        speedup = "" if r.speedup_error is None else f"{100 * r.speedup_error:+.1f}"
+        lines.append(f"| {r.id} | {r.gpu} | {numbers} | {100 * (r.error or 0):+.1f} | {speedup} | {bounds} |")
     return "\n".join(lines) + "\n"
 
 
-def _naive(s: Score) -> str:
-    return f"{_percent(s.mape)} | {_signed(s.bias)}"
+def _floors(floors: dict[tuple[str, str], Floor]) -> str:
+    words = (
+        "Medians. Windows: B sequences of N tokens against B/2 of 2N, the same work. Batches: dense calls at batch 2B against the "
+        "line through B and 4B. Sibling: the same calls in another version of the framework, less the median change.\n"
+    )
+    lines = ["| table | kernel | windows | n | batches | n | sibling | n |", "|---|---|---:|---:|---:|---:|---:|---:|"]
+    for (table, kernel), f in sorted(floors.items()):
+        cells = [
+            f"{'' if value is None else _percent(value)} | {n}"
+            for value, n in ((f.windows, f.windows_n), (f.batches, f.batches_n), (f.sibling, f.sibling_n))
+        ]
+        lines.append(f"| {table} | {kernel} | {' | '.join(cells)} |")
+    return "\n".join([words, *lines]) + "\n"
+
+
+def _bands(rows: Iterable[Row]) -> str:
+    words = (
+        f"Each is to hold {100 * PROMISE:.0f} % of the measured times. Bands are made from one half of the scored rows, by a hash, and "
+        "counted on the other: of B by the kernel's calibration, of A by all rows of its step, of C by all published runs.\n"
+    )
+    counted: dict[tuple[str, str], list[bool]] = {}
+    for row in rows:
+        if row.error is not None and not makes_bands(row.id):
+            for kind in ("all", "dense" if is_dense(row) else "sparse"):
+                counted.setdefault((row.part, kind), []).append(row.inside)
+    lines = ["| class | rows | n | within the band |", "|---|---|---:|---:|"]
+    lines += [f"| {part} | {kind} | {len(c)} | {100 * sum(c) / len(c):.1f} % |" for (part, kind), c in sorted(counted.items())]
+    return "\n".join([words, *lines]) + "\n"
+
+
+def _score(s: Score | None) -> str:
+    return "" if s is None else _percent(s.mape)
 
 
 def _percent(x: float) -> str:
     return f"{100 * x:.1f}"
-
-
-def _signed(x: float) -> str:
-    return f"{100 * x:+.1f}"

@@ -75,11 +75,8 @@ def row_loads(
     total = int(np.clip(total, least.sum(), visible.sum()))
     weight = visible.astype(np.float64) ** growth * np.exp(imbalance * rng.standard_normal(len(visible)))
     exact = _shared_out(weight, least.astype(np.float64), visible.astype(np.float64), total)
-    loads = np.clip(np.floor(exact + 1e-9).astype(np.int64), least, visible)
-    missing = total - int(loads.sum())
-    order = np.argsort(np.where(loads < visible, loads - exact, np.inf), kind="stable")
-    loads[order[:missing]] += 1
-    return loads
+    # Rounded along the sum, so that neighbours share what a fraction of a block is: none loses or gains as much as one.
+    return np.diff(np.rint(np.cumsum(exact) + 1e-9), prepend=0).astype(np.int64)
 
 
 def _shared_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,6 +19,12 @@ from .predict import compile_notice
     metavar="GPU/FRAMEWORK/VERSION",
     help="A table of aiconfigurator-core (needs simattn[validation]); without a name that exists, the error lists them.",
 )
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Make every calibration that the protocol names, and the bands of kernels without one, anew: some half an hour.",
+)
 @click.option("--kernel", "label", metavar="LABEL", help="Kernel, as the table names it, where there are several.")
 @click.option(
     "-o",
@@ -31,6 +39,7 @@ from .predict import compile_notice
 def calibrate(
     file: str | None,
     published: str | None,
+    everything: bool,
     label: str | None,
     output: str | None,
     most_fitted: int,
@@ -44,16 +53,15 @@ def calibrate(
     \b
     simattn calibrate --table my_runs.jsonl
     simattn calibrate --published h100_sxm/vllm/0.24.0 --kernel vllm/vllm_flash_attn_fa3
+    simattn calibrate --all --output kernels/calibrations
     """
     import msgspec
-    from rich.console import Console
-    from rich.progress import Progress
 
     from ..facts import UserError
-    from ..kernels.calibration import file_name, user_folder
+    from ..kernels.calibration import user_folder
     from ..validation import calibrate as run
-    from ..validation import calibration_page, read_measurements
-    from ..validation.sources import read_table
+    from ..validation import calibrate_all, calibration_page, read_measurements, write_calibration
+    from ..validation.sources import Table, read_table
 
     if page is not None:
         if not Path(page).absolute().parent.is_dir():
@@ -61,15 +69,18 @@ def calibrate(
         Path(page).write_text(calibration_page(), encoding="utf-8")
         click.echo(f"simattn: wrote {page}", err=True)
         return
-    if (file is None) == (published is None):
-        raise click.UsageError("give either --table or --published")
-    if published is not None:
-        parts = published.split("/")
-        if len(parts) != 3:
-            raise click.UsageError(f"--published is GPU/FRAMEWORK/VERSION, got {published!r}")
-        runs = read_table(parts[0], parts[1], parts[2])
-    else:
-        runs = read_measurements(Path(str(file)))
+    if (file is not None) + (published is not None) + everything != 1:
+        raise click.UsageError("give either --table, --published or --all")
+    if everything:
+        if output is None:
+            raise click.UsageError("--all makes the shipped calibrations anew: say where with --output kernels/calibrations")
+        with _steps() as step:
+            made = calibrate_all(Path(output), step)
+        click.echo(f"simattn: wrote {len(made)} calibrations to {output}, and the bands beside it", err=True)
+        if as_json:
+            click.echo(msgspec.json.encode(made).decode())
+        return
+    runs = read_table(*Table.of(published)) if published is not None else read_measurements(Path(str(file)))
     labels = sorted({r.kernel for r in runs})
     if label is None and len(labels) > 1:
         raise UserError(f"the table has several kernels; name one with --kernel: {', '.join(labels)}")
@@ -77,12 +88,9 @@ def calibrate(
     if not chosen:
         raise UserError(f"the table has no rows of kernel {label!r}; it has {', '.join(labels)}")
     folder = Path(output) if output else user_folder()
-    with Progress(console=Console(stderr=True), transient=True) as progress, compile_notice():
-        task = progress.add_task("calibrating", total=None)
-        found = run(chosen, most_fitted=most_fitted, on_step=lambda what: progress.update(task, description=what, advance=1))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file_name(found.kernel, found.gpu)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    with _steps() as step:
+        found = run(chosen, most_fitted=most_fitted, on_step=step)
+    path = write_calibration(found, folder)
     click.echo(f"simattn: wrote {path}", err=True)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
@@ -107,3 +115,14 @@ def calibrate(
             for name, r, n in rows
         ],
     )
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """What is being done, as a line on stderr that changes."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress, compile_notice():
+        task = progress.add_task("calibrating", total=None)
+        yield lambda what: progress.update(task, description=what, advance=1)

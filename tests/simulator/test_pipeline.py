@@ -6,7 +6,7 @@ from simattn.simulator.pipeline import SHORT, sm_pipeline
 from simattn.workloads import AttentionProblem
 
 PROBLEM = AttentionProblem(q_heads=1, seq_q=4096, head_dim=128)
-PLAIN, MASKED, QK_ONLY, SKIPPED = range(len(KINDS))
+PLAIN, MASKED, QK_ONLY, SKIPPED, GATHER = range(len(KINDS))
 
 
 def pipeline(hw, kernel, q_rows=128, kv_rows=128, axes=1):

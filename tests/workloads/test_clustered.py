@@ -10,7 +10,7 @@ from simattn.workloads.layout import Tiling, TokenLayout
 
 FLAT = Tiling(q=(128,), kv=(64,))
 WAN = TokenLayout(grid=(21, 45, 80))
-SVG2 = Clustered(q_clusters=300, k_clusters=1000, keep=0.3, least=0.1, spread=0.5, imbalance=0.5, head_spread=0.3)
+SVG2 = Clustered(q_clusters=300, k_clusters=1000, keep=0.3, least=0.1, q_spread=0.5, k_spread=0.5, imbalance=0.5, head_spread=0.3)
 
 
 def per_group(s, array):
@@ -69,7 +69,11 @@ def test_text_is_a_cluster_that_sees_and_is_seen():
 
 def test_seed_decides():
     def pairs(seed):
-        return Clustered(q_clusters=30, k_clusters=100, keep=0.3, spread=0.5, imbalance=0.5, seed=seed).schedule(WAN, FLAT).pairs
+        return (
+            Clustered(q_clusters=30, k_clusters=100, keep=0.3, q_spread=0.5, k_spread=0.5, imbalance=0.5, seed=seed)
+            .schedule(WAN, FLAT)
+            .pairs
+        )
 
     assert pairs(1) == pairs(1) != pairs(2)
 

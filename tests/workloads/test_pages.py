@@ -48,11 +48,6 @@ def test_whole_pages_are_read():
     assert more.pairs == 512
 
 
-def test_heads_with_pages_of_their_own_share_no_tile():
-    assert Pages(budget=64).mask_class() == "pages"
-    assert Pages(budget=64, per_head=True).mask_class() == "gather"
-
-
 def test_a_prefill_has_no_pages():
     with pytest.raises(UserError, match="decode step"):
         Pages().schedule(TokenLayout(grid=(512,)), Tiling(q=(16,), kv=(64,)))

@@ -50,7 +50,7 @@ class Timed(NamedTuple):
 def timed_as(table: str) -> Timed:
     """How the times of a table were taken: of the kernel alone, with its launch, or of a serving framework's whole op."""
     timers = _labels()["timers"]
-    if table in timers["kernel_only"]:
+    if table in timers["kernel_only"] or table.startswith(tuple(timers["profiled"])):
         return Timed("clock", Setting())
     if table.startswith(tuple(timers["served"])):
         return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True))

@@ -9,7 +9,6 @@
     levels       pooled copies of the keys: pyramids, hierarchies, compressed keys
     clustered    clusters of queries that see clusters of keys
     structured   batches of small dense attentions
-    mix          heads of different families in one call
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
@@ -53,7 +52,6 @@ from .levels import Level, Levels
 from .listed import Listed
 from .mask_function import MaskFunction
 from .memory_band import MemoryBand
-from .mix import Mix
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
@@ -93,7 +91,6 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "mask_function": MaskFunction,
-    "mix": Mix,
     "sliding_tile": SlidingTile,
     "memory_band": MemoryBand,
     "two_scale": TwoScale,
@@ -157,7 +154,6 @@ __all__ = [
     "Levels",
     "Listed",
     "MemoryBand",
-    "Mix",
     "Pages",
     "PooledSelect",
     "PrefixTop",

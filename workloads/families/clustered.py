@@ -1,7 +1,8 @@
-"""Clusters of queries that see clusters of keys: k-means (SVG2, Routing Transformer), hash buckets (SMYRF, AnnSA).
+"""Clusters of queries that see clusters of keys: k-means (SVG2, Routing Transformer), buckets (SMYRF, AnnSA), chunks (VMoBA).
 
-Tokens are reordered cluster by cluster. The keys that a cluster of queries sees are packed into tiles across the borders of
-their clusters, as FlashInfer does it (a list of single keys, page size 1); queries of different clusters share no tile.
+Tokens are reordered cluster by cluster, and queries of different clusters share no tile. Where a cluster of queries sees several
+clusters of keys, those are packed into tiles across their borders, as FlashInfer does it (a list of single keys, page size 1).
+Where it sees its own one, the call is a batch of dense attentions of unlike lengths.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         divide the sequence.
     memory : int
         Keys that each cluster of keys has besides.
-    spread : float
-        Unlike sizes: standard deviation of the logarithm of the tokens of a cluster; 0 for equal ones.
+    reads : float
+        Clusters in which each query takes part; not with a `size`.
+    q_spread, k_spread : float
+        Unlike sizes, of clusters of queries and of keys: standard deviation of the logarithm of their tokens; 0 for equal ones.
     imbalance, head_spread : float
         Spread of the clusters that a cluster of queries sees, and of the mean share of a head: of the logarithm again.
     causal : bool
@@ -68,7 +71,9 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     least: Annotated[float, Meta(ge=0, le=1)] = 0.0
     size: Annotated[int, Meta(ge=0)] = 0
     memory: Annotated[int, Meta(ge=0)] = 0
-    spread: Spread = 0.0
+    reads: Annotated[float, Meta(gt=0, le=2**20)] = 1.0
+    q_spread: Spread = 0.0
+    k_spread: Spread = 0.0
     imbalance: Spread = 0.0
     head_spread: Spread = 0.0
     causal: bool = False
@@ -77,9 +82,13 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.keep is None and self.q_clusters != self.k_clusters:
             raise UserError(f"its own cluster needs as many of queries as of keys, got {self.q_clusters} and {self.k_clusters}")
+        if self.reads > self.q_clusters:
+            raise UserError(f"a query takes part in at most all {self.q_clusters} clusters, got reads={self.reads}")
 
     def mask_class(self) -> str:
-        return "element" if self.causal else "gather"
+        if self.causal:
+            return "element"
+        return "varlen" if self.keep is None else "blocks"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal)
@@ -106,7 +115,7 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         span = np.maximum(reach - -(-keys // tiling.kv_rows), 0)
         fresh = np.append(True, keys[1:] != keys[:-1])
         start = (rng.random(int(fresh.sum()))[np.cumsum(fresh) - 1] * (span + 1)).astype(np.int64) * tiling.kv_rows
-        kind = Kind.PARTIAL if self.causal else Kind.GATHER
+        kind = Kind.PARTIAL if self.causal else Kind.FULL if self.keep is None else Kind.GATHER
         pairs = [int((queries * seen).sum()) for queries, seen in parts]
         if self.causal:
             # In a cluster of queries and keys in order, half of the pairs and half of the diagonal.
@@ -126,8 +135,8 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _head(self, rng: np.random.Generator, share: float, tokens: int, text: int, tiling: Tiling) -> tuple[Ints, Ints]:
         """Owner tiles of one head: live queries, and keys that they read."""
-        q_sizes, k_sizes = (self._sizes(rng, clusters, tokens) for clusters in (self.q_clusters, self.k_clusters))
-        k_sizes = k_sizes + self.memory
+        q_sizes = self._sizes(rng, self.q_clusters, tokens, self.reads, self.q_spread)
+        k_sizes = self._sizes(rng, self.k_clusters, tokens, 1.0, self.k_spread) + self.memory
         if self.keep is None:
             seen = k_sizes
         else:
@@ -146,9 +155,9 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         place = np.arange(len(owner)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
         return np.minimum(q_sizes[owner] - place * tiling.q_rows, tiling.q_rows), seen[owner]
 
-    def _sizes(self, rng: np.random.Generator, clusters: int, tokens: int) -> Ints:
-        """Tokens of each cluster: one at least, and together all."""
+    def _sizes(self, rng: np.random.Generator, clusters: int, tokens: int, reads: float, spread: float) -> Ints:
+        """Tokens of each cluster: one at least, and together all of them, `reads` times."""
         if self.size:
             return np.full(clusters, self.size, np.int64)
         every = np.full(clusters, tokens, np.int64)
-        return row_loads(rng, every, np.ones(clusters, np.int64), tokens, imbalance=self.spread)
+        return row_loads(rng, every, np.ones(clusters, np.int64), round(reads * tokens), imbalance=spread)

@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from ...facts import UserError
 from ..bsr import from_bsr
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..schedule import Kind, TileSchedule
-from ..stack import stack
 from .band import Band
 
 BSR = ("indptr", "indices", "q_tile", "kv_tile", "seq_q", "seq_kv")
@@ -85,7 +85,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
             raise UserError(f"mask file {self.file} lists the blocks of {listed} heads, and the call has {heads}")
         self._check(layout, tiling)
         parts = [self._head(layout, head).retile(tiling.q_rows, tiling.kv_rows) for head in range(heads)]
-        return stack([(part, 1) for part in parts])
+        return stack_heads([(part, 1) for part in parts])
 
     def _lengths(self) -> tuple[int, int]:
         content = self._content

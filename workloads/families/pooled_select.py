@@ -24,6 +24,7 @@ from .band import Band
 
 Ints = NDArray[np.int64]
 Size = Annotated[int, Meta(ge=1, le=2**20)]
+Block = Annotated[int, Meta(ge=0, le=2**20)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=2**30)]
 
@@ -37,7 +38,8 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Parameters
     ----------
     block : int or tuple of int
-        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block.
+        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block. 0 for
+        the tiles of the kernel, where it is the kernel that chooses.
     block_k : int or tuple of int, optional
         Keys of a block; as `block` by default.
     causal : bool
@@ -88,7 +90,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     BlockGrid(size=128, active=101975, total=984064)
     """
 
-    block: Size | tuple[Size, ...] = 64
+    block: Block | tuple[Size, ...] = 64
     block_k: Size | tuple[Size, ...] | None = None
     causal: bool = False
     rule: Literal["top_k", "row_mass", "global_mass", "global_threshold", "threshold", "relative_threshold"] = "top_k"
@@ -137,7 +139,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
         """The work of `heads` heads of one item, each with blocks of its own."""
-        geometry = _geometry(self, layout)
+        geometry = _geometry(self, layout, tiling)
         tables = self._measured(geometry, heads) if self.qk else self._drawn(geometry, heads)
         return block_schedule(tables, geometry.shape, tiling, rest=self.rest)
 
@@ -231,8 +233,10 @@ class _Geometry(NamedTuple):
     period: int
 
 
-def _geometry(family: PooledSelect, layout: TokenLayout) -> _Geometry:
+def _geometry(family: PooledSelect, layout: TokenLayout, tiling: Tiling) -> _Geometry:
     q, k = family.block, family.block_k or family.block
+    if q == 0:
+        q, k = max(tiling.q_rows // tiling.pack, 1), tiling.kv_rows
     if isinstance(q, int) and isinstance(k, int):
         shape = BlockShape(q, k, layout.query_tokens, layout.tokens, causal=family.causal, segment=family.segment)
         rows, cells = prod(layout.grid) // q, prod(layout.grid) // k

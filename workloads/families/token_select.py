@@ -1,12 +1,12 @@
 """Blocks of keys chosen by each query token: NSA, FSA, InfLLM-V2, NOSA, MoBA, Landmark Attention.
 
 The heads of a K/V head share the list of a token, so its rows of a tile are tokens x heads. A kernel goes through the tokens and
-gathers their blocks, or through the blocks and gathers the tokens that chose them (`major = "kv"`).
+gathers their blocks, or through the blocks and gathers the tokens that chose them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -38,9 +38,8 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         First blocks, and newest ones (the query's own included), that every query sees.
     own : bool
         The query's own block belongs to this kernel; MoBA has another one for it.
-    major : str
-        What a CTA owns: the heads of a query (`q`); a block of keys, to which queries come (`kv`); or queries that were copied
-        together because they chose the same block (`gathered`), as sequences of a call of unlike lengths.
+    gathered : bool
+        Queries that chose the same block are copied together, and run as sequences of a call of unlike lengths.
     stay, recent : float
         Which blocks: share of the chosen ones that the next query chooses again, and of new ones that are drawn near the query.
     seed : int
@@ -62,7 +61,7 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     init: Count = 0
     local: Annotated[int, Meta(ge=1, le=2**20)] = 1
     own: bool = True
-    major: Literal["q", "kv", "gathered"] = "q"
+    gathered: bool = False
     stay: Fraction = 0.8
     recent: Fraction = 0.5
     seed: int = 0
@@ -74,7 +73,7 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise UserError("init and local need the query's own block (own=true)")
 
     def mask_class(self) -> str:
-        return {"q": "tokens", "kv": "kv_major", "gathered": "varlen"}[self.major]
+        return "varlen" if self.gathered else "tokens"
 
     def without_pattern(self) -> Band:
         return Band(causal=True)
@@ -109,7 +108,7 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         queries = layout.query_tokens
         if len(lists.indptr) != queries + 1:
             raise UserError(f"there must be one list for each of {queries} queries, got {len(lists.indptr) - 1}")
-        if self.major != "q":
+        if self.gathered or tiling.major == "kv":
             return self._by_block(lists, layout, tiling)
         end = _ends(layout)
         rows = list_rows(queries, 1, tiling.pack, tiling.q_rows)
@@ -137,23 +136,24 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         tokens = np.bincount(lists.ids, minlength=blocks) * pack
         held = np.minimum(self.block, keys - np.arange(blocks) * self.block)
         start = np.arange(blocks, dtype=np.int64) * self.block
-        by_keys = self.major == "kv"
-        owned = held if by_keys else tokens
-        tiles = np.where(tokens > 0, -(-owned // tiling.q_rows), 0)
+        by_keys = not self.gathered
+        owned, owner_tile = (held, tiling.kv_rows) if by_keys else (tokens, tiling.q_rows)
+        tiles = np.where(tokens > 0, -(-owned // owner_tile), 0)
         owner = np.repeat(np.arange(blocks), tiles)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
         visit_from, visit = (np.zeros_like(owner), tokens[owner]) if by_keys else (start[owner], held[owner])
         kind = Kind.GATHER if by_keys else Kind.FULL
         return TileSchedule(
-            q_tile=tiling.q_rows,
-            kv_tile=tiling.kv_rows,
+            q_tile=owner_tile,
+            kv_tile=tiling.q_rows if by_keys else tiling.kv_rows,
             seq_q=keys if by_keys else int(tokens.sum()),
             seq_kv=queries * pack if by_keys else keys,
-            row_live=np.minimum(owned[owner] - place * tiling.q_rows, tiling.q_rows),
+            row_live=np.minimum(owned[owner] - place * owner_tile, owner_tile),
             runs=Runs(np.arange(len(owner)), visit_from, visit, np.full(len(owner), kind, np.uint8), len(owner)),
             groups=(Group(0, len(owner), 1),),
             buffers=(Buffer("q" if by_keys else "kv", 0, queries * pack if by_keys else keys),),
             pairs_per_copy=(_pairs_of_lists(lists, layout, self.block) * pack,),
+            major="kv" if by_keys else "q",
             blocks=self._blocks(lists, queries, layout),
         )
 
