@@ -194,8 +194,8 @@ def simulate(
 ) -> Run:
     """Simulate one call, without the dense call that it could be compared with; parameters as in `predict`.
 
-    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of its
-    attention kernels add up, and what only moves data is the last stage.
+    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of
+    its attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
