@@ -3,6 +3,7 @@
     scores   what systems score blocks by: pooled products, antidiagonals, exact mass, samples
     rules    systems that choose single blocks: their scores, rule and quirks
     lines    vertical and slash lines from the last queries
+    clusters k-means of queries and keys, and which clusters see each other
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """
