@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
 """Our phase for that of a measured run."""
 
-DTYPES = {"fp16/bf16": "fp16", "fp8 kv, bf16 mma": "fp8"}
+DTYPES = {"fp16/bf16": "fp16", "int8/fp8": "fp8", "fp8 kv, bf16 mma": "fp8"}
 """Our type for what sources write; where keys are kept in another type than they are multiplied in, that of the keys."""
 
 PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}

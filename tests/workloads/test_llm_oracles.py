@@ -7,16 +7,24 @@ FlexPrefill's first column and diagonal are part of its budgets, and that DHSA's
 Cases not passed:
 `sparse_transformer_strided`, `sparse_transformer_fixed`, `dilated_window_tokens_as_tiles`: their pairs, which count single tokens
     inside tiles; the kernels compute blocks, and so do the families. `dilated` in MInference's form is in test_vertical_slash.
-`hip_v1_1_draft`: the hierarchical search is not built; how many keys it finds is a setting.
 `anchor_stripes`: of the last group one key of 752 differs (342 kept, 341 listed); the nearest decision is 0.01 away, so it is no
     rounding.
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from simattn.workloads import Tiling, TokenLayout
 from simattn.workloads.estimators import lines, rules
+from simattn.workloads.estimators.search import search_by_halves
 from simattn.workloads.families import Band, Elastic, Strided
+
+CASES = {
+    source: json.loads((Path(__file__).parent.parent / "oracles" / f"{source}.json").read_text(encoding="utf-8"))
+    for source in ("llm_oracles", "llm_official")
+}
 
 
 def qk(seed, heads, tokens, width, scale=3.0):
@@ -157,14 +165,10 @@ TOPICS = {
 }
 
 
-@pytest.mark.parametrize("name", TOPICS)
-@pytest.mark.parametrize("source", ["llm_oracles", "llm_official"])
-def test_choices_from_queries_and_keys(oracle, name, source):
-    cases = oracle(source)
-    if name not in cases:
-        pytest.skip(f"{source} has no such case")
+@pytest.mark.parametrize(("source", "name"), [(source, name) for source in CASES for name in TOPICS if name in CASES[source]])
+def test_choices_from_queries_and_keys(source, name):
     choose, inputs = TOPICS[name]
-    assert (choose(*inputs) == blocks_of(cases[name])).all()
+    assert (choose(*inputs) == blocks_of(CASES[source][name])).all()
 
 
 def test_lines_from_queries_and_keys(oracle):
@@ -172,6 +176,15 @@ def test_lines_from_queries_and_keys(oracle):
     ((vertical, slash),) = lines.top_lines(lines.line_scores(*qk(1, 1, 512, 32), 64), 40, 120)
     assert vertical.tolist() == case["vertical"]
     assert slash.tolist() == case["slash"]
+
+
+@pytest.mark.parametrize("row", ["3", "7", "15"])
+def test_search_of_hip(oracle, row):
+    case = oracle("llm_official")["hip_v1_1_draft"]
+    q, k = (x[0] for x in qks(22, 1024, 32, 64))
+    end = (int(row) + 1) * 64
+    found = search_by_halves(q[end - 64 : end], k[:end], 8, 16)
+    assert (8 * found).tolist() == case["rows"][row]
 
 
 def test_stripes_of_anchor_attention(oracle):

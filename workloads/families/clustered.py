@@ -129,8 +129,6 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         fresh = np.append(True, keys[1:] != keys[:-1])
         place = np.random.default_rng(self.seed).random(int(fresh.sum()))[np.cumsum(fresh) - 1]
         start = (place * (span + 1)).astype(np.int64) * tiling.kv_rows
-            np.int64
-        ) * tiling.kv_rows
         kind = Kind.PARTIAL if self.causal else Kind.FULL if self.keep is None else Kind.GATHER
         pairs = [int((queries * seen).sum()) for queries, seen in parts]
         if self.causal:
