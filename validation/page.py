@@ -18,8 +18,9 @@ that a kernel borrows from a relative ([calibrations](calibrations.md)). None wa
 choices that were revisited after a look at some of them: the share of L2 bandwidth (1 of an achieved figure, where it had been
 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width 192, and the operations
 of NATTEN's element mask, now counted in compiled code. The form of NATTEN's Hopper loop was read in its source after its masked
-runs had been missed, and so was the persistence of FlashAttention-3 after its short ones had been. Triton's kernel that masks
-every tile and its loop on Blackwell got profiles of their own, from compiled code, after their runs had been seen.
+runs had been missed, and so was the persistence of FlashAttention-3 after its short ones had been; NATTEN's warpgroups there were
+taken to run in step after the loop as read had not been enough. Triton's kernel that masks every tile and its loop on Blackwell
+got profiles of their own, from compiled code, after their runs had been seen.
 Each published run of `validation/measured/published.jsonl` is simulated on the GPU that its label stands for
 (`hwspecs/labels.toml`). Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too
 fast. Beside them stand two estimators that need no simulator: the FLOP bound (live pairs at the peak tensor rate) and the tile
