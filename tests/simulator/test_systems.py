@@ -114,8 +114,7 @@ BASELINES = [
     "dsa",
     "quest",
     "paged-gqa",
-    "mla-",
-    "decode",
+    "mla-decode",
 ]
 
 NAMES = [name for name in systems.names() if name not in OF_A_FILE]
