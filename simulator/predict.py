@@ -17,11 +17,12 @@ from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import cache_write_seconds
+from .memory import cache_write_seconds, memory_op_seconds
 from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
 from .side import side_op
+from .split import packing_copies
 from .waterfall import STAGES, KernelTime, attention_time
 
 
@@ -193,8 +194,8 @@ def simulate(
 ) -> Run:
     """Simulate one call, without the dense call that it could be compared with; parameters as in `predict`.
 
-    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of its
-    attention kernels add up, and what only moves data is the last stage.
+    Constants are taken from the calibrations `known`, by default from all there are. The plan is priced op by op: the ladders of
+    its attention kernels add up, and what only moves data is the last stage.
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
@@ -222,6 +223,10 @@ def simulate(
             launches = min(op.launches, op.schedule.copies)
             latency_ms = time.stages["launch"] * 1e3
             runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
+            copies = packing_copies(choice.profile, problem, choice.tiling.pack)
+            if copies is not None:
+                took = memory_op_seconds(choice.spec, copies, None, missing=0.0, replayed=setting.replayed)
+                side.append(SideOp(op=copies.name, latency_ms=took * 1e3))
             if time.merge:
                 side.append(SideOp(op="merge of split keys", latency_ms=time.merge * 1e3))
         else:

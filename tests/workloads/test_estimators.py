@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Tiling, TokenLayout
-from simattn.workloads.estimators import OWN, SCORES, Numbers, choose
+from simattn.workloads.estimators import OWN, RULES, SCORES, Numbers, choose
 from simattn.workloads.estimators.scores import attention, exact_mass, past, pooled, sampled_max
 from simattn.workloads.families import PooledSelect
 
@@ -47,11 +47,11 @@ def test_samples_see_no_more_than_the_whole_map():
     assert (sampled_max(q, k, 64, 64, 0) <= 1).all()
 
 
-@pytest.mark.parametrize("estimator", [*SCORES, *OWN])
-@pytest.mark.parametrize("rule", ["top_k", "row_mass", "global_mass", "global_threshold", "threshold", "relative_threshold"])
+@pytest.mark.parametrize(("estimator", "rule"), [
+    *((scores, rule) for scores in SCORES for rule in RULES if scores != "products" or "mass" not in rule),
+    *((system, "top_k") for system in OWN),
+])  # fmt: skip
 def test_a_causal_choice_lies_below_the_diagonal(estimator, rule):
-    if estimator == "products" and "mass" in rule:
-        pytest.skip("products are no shares")
     q, k = qk()
     numbers = Numbers(64, 64, causal=True, keep=0.5, top_k=3, segment=64, seed=0)
     kept = choose(q, k, estimator, rule, numbers)
@@ -80,17 +80,27 @@ def test_a_system_that_chooses_in_its_own_way(layer):
     assert (s.to_mask() == OWN["xattention"](q, k, numbers)).all()
 
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("none.npz", None, "cannot read"),
-    ("text.npz", "not an archive", "cannot read"),
-    ("half.npz", {"q": np.zeros((1, 8, 4))}, "lacks k"),
-    ("flat.npz", {"q": np.zeros((8, 4)), "k": np.zeros((8, 4))}, "must hold q"),
-    ("long.npz", {"q": np.zeros((1, 8, 4)), "k": np.zeros((1, 8, 4))}, "holds 1 heads of 8 tokens, the call has 1 of 512 x 512"),
+def test_boxes_of_a_grid_are_pooled_as_boxes(layer):
+    file, q, k = layer
+    family = PooledSelect(block=(8, 8), rule="top_k", top_k=2, local=0, qk=file, estimator="products")
+    s = family.schedule_heads(TokenLayout(grid=(16, 24), text=128), TILES, 4)
+
+    def boxes(x):
+        grid = x[:, :384].reshape(4, 2, 8, 3, 8, 16).transpose(0, 1, 3, 2, 4, 5).reshape(4, 6, 64, 16).mean(2)
+        return np.concatenate([grid, x[:, 384:].reshape(4, 2, 64, 16).mean(2)], axis=1)
+
+    best = np.argsort(-(boxes(q) @ boxes(k).swapaxes(1, 2)), axis=-1)[..., :2]
+    wanted = np.zeros((4, 8, 8), bool)
+    np.put_along_axis(wanted, best, True, axis=-1)
+    wanted[:, 6:] = wanted[:, :, 6:] = True
+    assert (s.to_mask() == wanted).all()
+
+
+@pytest.mark.parametrize(("params", "layout", "message"), [
+    ({"top_k": 2, "causal": True}, TokenLayout(grid=(1024,)), "hold 4 heads of 512 x 512 tokens, the call has 4 of 1024"),
+    ({"top_k": 2, "causal": True}, TokenLayout(grid=(512,), queries=64), "as many queries as keys"),
+    ({"top_k": 2, "block": (5, 8)}, TokenLayout(grid=(16, 32)), "cut the grid evenly"),
 ])  # fmt: skip
-def test_a_bad_file_is_one_line(tmp_path, name, content, message):
-    if isinstance(content, dict):
-        np.savez(tmp_path / name, **content)
-    elif content:
-        (tmp_path / name).write_text(content, encoding="utf-8")
+def test_a_file_that_does_not_fit_is_refused(layer, params, layout, message):
     with pytest.raises(UserError, match=message):
-        PooledSelect(causal=True, top_k=2, qk=str(tmp_path / name)).schedule(TokenLayout(grid=(512,)), TILES)
+        PooledSelect(**params, qk=layer[0]).schedule_heads(layout, TILES, 4)

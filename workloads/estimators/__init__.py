@@ -2,7 +2,10 @@
 
     scores   what systems score blocks by: pooled products, antidiagonals, exact mass, samples
     rules    systems that choose single blocks: their scores, rule and quirks
-    lines    vertical and slash lines from the last queries
+    lines    vertical and slash lines from the last queries; stripes of single keys
+    search   a search that does not score all keys
+    tokens   blocks and keys that single query tokens choose
+    clusters k-means of queries and keys, and which clusters see each other
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """
@@ -15,8 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...facts import UserError
-from .. import qk, selection
+from .. import selection
 from . import lines, rules
 from .scores import Bools, Floats, antidiagonal, exact_mass, mean_pool, past, sampled_max, softmax
 
@@ -104,18 +106,4 @@ def _seen(scores: Floats, numbers: Numbers) -> Floats:
     return np.where(past(scores.shape[1], scores.shape[2], numbers.block_q, numbers.block_k), scores, -np.inf)
 
 
-def load_qk(file: str) -> tuple[Floats, Floats]:
-    """Queries and keys of a layer, [heads, tokens, width]; keys are repeated for their query heads.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read or does not hold what it should, or its queries are not as many as its keys.
-    """
-    q, k = (np.asarray(array, np.float64) for array in qk.load_qk(file))
-    if q.shape[1] != k.shape[1]:
-        raise UserError(f"{file} must hold as many queries as keys, got {q.shape[1]} and {k.shape[1]}")
-    return q, np.repeat(k, len(q) // len(k), axis=0)
-
-
-__all__ = ["OWN", "RULES", "SCORES", "Numbers", "choose", "lines", "load_qk", "rules"]
+__all__ = ["OWN", "RULES", "SCORES", "Numbers", "choose", "lines", "rules"]
