@@ -68,7 +68,7 @@ def band(ratios: list[float]) -> Band:
 
 
 def bands(residuals: list[tuple[tuple[str, ...], float]]) -> Bands:
-    """Bands of all classes that hold enough residuals; a residual is the classes of a call and its predicted over measured time."""
+    """Bands of all classes with enough residuals; each of these is the classes of a call and its predicted over measured time."""
     members: dict[str, list[float]] = {}
     for names, ratio in residuals:
         for name in names:
@@ -83,7 +83,7 @@ def narrowest(known: Bands, names: tuple[str, ...]) -> Band | None:
 
 @cache
 def shared_bands() -> dict[str, Bands]:
-    """Bands of kernels without a calibration of their own, by what their constants rest on; `simattn calibrate --all` writes them.
+    """Bands of kernels without a calibration of their own, by what their constants rest on: `simattn calibrate --all` made them.
 
     `profile`: nothing but the profile, or a relative of another kernel; `architecture`: the kernel's calibration on another GPU
     of the architecture; `generation`: on a GPU of another.

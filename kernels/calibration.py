@@ -201,8 +201,8 @@ def _family(profile: KernelProfile) -> str:
 def environment_of(data: str, kernel: str, spec: GpuSpec, known: Sequence[Calibration] | None = None) -> GpuSpec:
     """A GPU in the environment of the framework that made a measured table, as far as calibrations know it.
 
-    That is what a calibration on the table itself found, or else one on a table of the same framework and version: other tables of
-    a GPU have its environment too, whatever the kernel.
+    That is what a calibration on the table itself found, or else one on a table of the same framework and version: other tables
+    of a GPU have its environment too, whatever the kernel.
     """
     known = all_calibrations() if known is None else known
     framework = data.split("/")[2:4]

@@ -82,7 +82,7 @@ class Timing(_Table, frozen=True):
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
-    """Bytes a clock at which a CTA gathers Q and scatters O; 0 where they move as fast as K and V."""
+    """Bytes a clock at which a CTA gathers Q (but see `tma_packs`) and scatters O; 0 where they move as fast as K and V."""
 
 
 class Softmax(_Table, frozen=True):
@@ -135,6 +135,10 @@ class Launch(_Table, frozen=True):
     """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
+    tma_packs: tuple[Size, ...] = ()
+    """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
+    packs_by_copy: bool = False
+    """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
 
 
 class Split(_Table, frozen=True):
@@ -164,6 +168,8 @@ class Split(_Table, frozen=True):
     """`even`: visits that starting on a row counts as."""
     merge: Literal["kernel", "last_cta"] = "kernel"
     """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
+    merge_ahead: Size = 1
+    """Parts of a row that the merging kernel has on their way at a time: it waits for memory once for so many."""
 
 
 class Look(_Table, frozen=True):
@@ -227,6 +233,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     look: Look = Look()
     products: Literal["bf16", "fp16"] | None = None
     """Type of the products, where keys are kept in another and converted."""
+    scores: Literal["int8"] | None = None
+    """Type in which Q and K are multiplied, where it is not that of P and V."""
     dynamic_kv: bool = False
     """KV tiles start at the first key that a q tile needs."""
     permute_gbps: Annotated[float, Meta(gt=0, le=1e6)] | None = None

@@ -15,6 +15,12 @@ COLOURS = ("#1f5f8b", "#e08e45", "#4a9a62", "#b0413e", "#7b5ea7", "#8c6d46", "#3
 SYMBOLS = {True: "circle", False: "diamond"}
 """Dense and sparse."""
 
+STYLE = """
+body { font-family: sans-serif; max-width: 1240px; margin: 24px auto; color: #222 }
+h1 { font-size: 24px }
+h2 { font-size: 19px; margin-top: 36px }
+"""
+
 WITHIN = 0.1
 """Error that the plots mark."""
 
@@ -49,9 +55,8 @@ def write_scatter(rows: Sequence[Row], path: Path) -> None:
             sections.append(figure.to_html(include_plotlyjs=scripts, full_html=False))
             scripts = False
     body = "\n".join(sections)
-    style = "body{font-family:sans-serif;max-width:1240px;margin:24px auto;color:#222}h1{font-size:24px}h2{font-size:19px;margin-top:36px}"
     path.write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>simattn validate</title><style>{style}</style></head>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>simattn validate</title><style>{STYLE}</style></head>'
         f"<body>{body}</body></html>",
         encoding="utf-8",
     )
@@ -60,8 +65,9 @@ def write_scatter(rows: Sequence[Row], path: Path) -> None:
 def _summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
     mean = 100 * sum(abs(row.error or 0) for row in done) / len(done)
     return (
-        f"<p>{len(done):,} of {len(rows):,} rows were simulated; mean absolute error {mean:.1f} %. Circles are dense calls, diamonds "
-        f"sparse ones; dashed lines mark {100 * WITHIN:.0f} % either way. Point at a mark for its row, click a name to hide it.</p>"
+        f"<p>{len(done):,} of {len(rows):,} rows were simulated; mean absolute error {mean:.1f} %. Circles are dense calls, "
+        f"diamonds sparse ones; dashed lines mark {100 * WITHIN:.0f} % either way. Point at a mark for its row, click a name to "
+        "hide it.</p>"
     )
 
 
@@ -86,7 +92,7 @@ def _marks(go: Any, kind: tuple[str, bool, str, list[Row]], y: list[float], unit
         y=y,
         mode="markers",
         name=f"{gpu}, {'dense' if dense else 'sparse'}",
-        marker={"color": colour, "symbol": SYMBOLS[dense], "size": 5, "opacity": 0.55},
+        marker={"color": colour, "symbol": SYMBOLS[dense], "size": 4, "opacity": 0.4},
         text=[row.id for row in members],
         hovertemplate=f"%{{text}}<br>measured %{{x:.4g}} ms<br>%{{y:.4g}} {unit}<extra></extra>",
     )
@@ -98,7 +104,7 @@ def _times(go: Any, rows: Sequence[Row]) -> Any:
     for factor in (1 / (1 + WITHIN), 1.0, 1 + WITHIN):
         dash = "solid" if factor == 1 else "dash"
         figure.add_scatter(
-            x=ends, y=[x * factor for x in ends], mode="lines", line={"color": "#999", "width": 1, "dash": dash}, showlegend=False
+            x=ends, y=[x * factor for x in ends], mode="lines", line={"color": "#222", "width": 1, "dash": dash}, showlegend=False
         )
     return _titled(figure, "Predicted and measured time", "measured, ms", "predicted, ms", log_y=True)
 
@@ -115,12 +121,10 @@ def _errors(go: Any, rows: Sequence[Row]) -> Any:
 
 def _groups(go: Any, rows: Sequence[Row]) -> Any:
     """One box for each GPU, kernel and kind."""
-    from .validation import is_dense
-
     groups: dict[str, list[float]] = {}
     for row in rows:
         width = "" if not row.head_dim else f" D{row.head_dim}"
-        name = f"{row.gpu} {row.kernel.split('/')[-1]} {'dense' if is_dense(row) else 'sparse'}{width}"
+        name = f"{row.gpu} {row.kernel.split('/')[-1]} {_kind(row)}{width}"
         groups.setdefault(name, []).append(100 * (row.error or 0))
     figure = go.Figure()
     for name in sorted(groups, reverse=True):
@@ -129,15 +133,24 @@ def _groups(go: Any, rows: Sequence[Row]) -> Any:
     for level in (-100 * WITHIN, 0.0, 100 * WITHIN):
         figure.add_vline(level, line={"color": "#999", "width": 1, "dash": "solid" if level == 0 else "dash"})
     figure.update_layout(
-        height=max(360, 19 * len(groups) + 120), template="plotly_white", title="Errors by group", margin={"l": 360}
+        height=max(360, 21 * len(groups) + 120), template="plotly_white", title="Errors by group", margin={"l": 360}
     )
     figure.update_xaxes(title="predicted over measured less one, %", range=[-60, 80])
-    figure.update_yaxes(tickfont={"size": 10}, dtick=1)
+    figure.update_yaxes(tickfont={"size": 11}, dtick=1)
     return figure
 
 
+def _kind(row: Row) -> str:
+    """Dense or sparse, and the phase where it is not forward attention over a whole sequence."""
+    from .validation import FORWARD, is_dense
+
+    return ("dense" if is_dense(row) else "sparse") + ("" if row.phase in FORWARD else f" {row.phase}")
+
+
 def _titled(figure: Any, title: str, x: str, y: str, *, log_y: bool = False) -> Any:
-    figure.update_layout(title=title, height=HEIGHT, template="plotly_white", legend={"font": {"size": 11}})
+    figure.update_layout(
+        title=title, height=HEIGHT, template="plotly_white", legend={"font": {"size": 12}, "itemsizing": "constant"}
+    )
     figure.update_xaxes(title=x, type="log", dtick=1)
     figure.update_yaxes(title=y)
     if log_y:

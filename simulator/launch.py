@@ -107,14 +107,15 @@ class Grid(NamedTuple):
         """CTAs of all rounds."""
         return int((self.ctas * self.rounds).sum())
 
-    def partial(self, schedule: TileSchedule) -> tuple[int, int]:
-        """Rows of output that parts of divided owner tiles leave, and rows that they belong to."""
+    def partial(self, schedule: TileSchedule) -> tuple[int, int, int]:
+        """Rows of output that parts of divided owner tiles leave, rows that they belong to, and most parts of one."""
         most = _visits(schedule)[self.row]
         divided = self.high - self.low < most
         rounds = np.repeat(self.rounds, self.ctas)
         live = schedule.row_live[self.row] * rounds
         begins = divided & (self.low == 0)
-        return int(live[divided & (self.high > self.low)].sum()), int(live[begins].sum())
+        parts = -(-most[begins] // np.maximum(self.high - self.low, 1)[begins])
+        return int(live[divided & (self.high > self.low)].sum()), int(live[begins].sum()), int(parts.max(initial=0))
 
 
 def _visits(schedule: TileSchedule) -> Ints:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hwspecs import GpuSpec
 from ..kernels import KernelProfile, Split
 from ..workloads import AttentionProblem, Memory, TileSchedule
+from .memory import memory_op_seconds
 
 Ints = NDArray[np.int64]
 
@@ -111,6 +113,33 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     row = first % own.rows
     low, high = (np.minimum(np.repeat(edge, rows_together), counts[row]) for edge in (low, high))
     return Part(own.first_row + row, first // own.rows, low, high)
+
+
+def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
+    """The copies that bring the heads of a tile side by side; None where Q can be taken as it lies.
+
+    >>> from simattn.kernels import kernels
+    >>> step = AttentionProblem(batch=2, q_heads=32, kv_heads=8, seq_q=1, seq_kv=4096, head_dim=128, phase="decode")
+    >>> packing_copies(kernels.load("fa2_decode"), step, 4).launches, packing_copies(kernels.load("fa3_decode"), step, 4)
+    (2, None)
+    """
+    if not profile.launch.packs_by_copy or pack == 1 or problem.batch == 1 or problem.kv_heads == 1:
+        return None
+    rows = problem.batch * problem.seq_q * problem.q_heads
+    moved = 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
+    return Memory("heads side by side", moved, launches=2)
+
+
+def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
+    """Time of the kernel that merges parts, launch included, in seconds.
+
+    What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a
+    time as the kernel asks for ahead, and is stored.
+    """
+    near = spec.mem.l2.latency_near or 250.0
+    latency = (near + (spec.mem.l2.latency_far or near)) / 2 + (spec.mem.smem.latency if spec.mem.smem else 0.0)
+    waits = 2 + ceil(parts / rule.merge_ahead)
+    return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + waits * latency / spec.clock_hz("burst")
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

@@ -25,10 +25,10 @@ from .clock import clock_hz
 from .device import makespan
 from .launch import Grid, MaskPlan, Section, every_cta, grid, kinds_of_rows, mask_plan
 from .machine import TICKS, Outcome, run
-from .memory import Traffic, dram_seconds, l2_seconds, memory_op_seconds, traffic
+from .memory import Traffic, dram_seconds, l2_seconds, traffic
 from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
 from .setting import Setting
-from .split import kv_parts, merge_kernel
+from .split import kv_parts, merge_kernel, merge_seconds
 
 STAGES = ("ideal", "tiles", "padding", "pipeline", "memory", "schedule", "clock", "launch", "side")
 """Stages of a prediction, in order; `side` belongs to a whole plan, the others to each of its attention kernels."""
@@ -134,10 +134,10 @@ def attention_time(
     ladder.climb("clock", seconds / waits * slow)
     ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}
-    merging = merge_kernel(choice.profile, problem, *call.launched.partial(schedule))
-    # What it reads has just been written.
-    merge = memory_op_seconds(spec, merging, None, missing=0.0, replayed=setting.replayed) if merging else 0.0
-    merge = 0.0 if "side" in off else merge
+    partial, merged, parts = call.launched.partial(schedule)
+    merging, rule, merge = merge_kernel(choice.profile, problem, partial, merged), choice.profile.split, 0.0
+    if merging is not None and rule is not None and "side" not in off:
+        merge = merge_seconds(spec, rule, merging, parts, replayed=setting.replayed)
     return KernelTime(ladder.stages, busy | floors, correction, merge)
 
 

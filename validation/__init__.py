@@ -25,11 +25,12 @@ from .measurement import Measurement, read_measurements
 from .page import scoreboard_page
 from .protocol import role
 from .scoreboard import PARTS, Board, scoreboard
-from .scores import GroupScore, group_scores
+from .scores import FORWARD, GroupScore, group_scores
 from .scorings import log_scoring
 from .sources import published_runs, read_runs
 
 __all__ = [
+    "FORWARD",
     "PARTS",
     "Board",
     "Difference",

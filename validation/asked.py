@@ -12,6 +12,7 @@ from ..hwspecs import GpuSpec, load_labelled
 from ..simulator import Question, question
 from .measurement import Measurement
 from .sources import kernel_for, pattern_for
+from .sources.profiler import GIVE
 
 
 class Asked(NamedTuple):
@@ -23,10 +24,13 @@ class Asked(NamedTuple):
     tiles: dict[str, Any]
 
 
+SHAPE = ("batch", "q_heads", "kv_heads", "seq_q", "seq_kv", "head_dim")
+"""Fields without which nothing is simulated."""
+
 PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
 """Our phase for that of a measured run."""
 
-DTYPES = {"fp16/bf16": "fp16", "fp8 kv, bf16 mma": "fp8"}
+DTYPES = {"fp16/bf16": "fp16", "int8/fp8": "fp8", "fp8 kv, bf16 mma": "fp8"}
 """Our type for what sources write; where keys are kept in another type than they are multiplied in, that of the keys."""
 
 PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}
@@ -48,6 +52,8 @@ def asked_of(run: Measurement) -> Asked:
     """
     if not run.latency_ms or not 0 < run.latency_ms < inf:
         raise UserError("no measured time above zero")
+    if run.source == GIVE and (run.pattern is None or any(getattr(run, name) is None for name in SHAPE)):
+        raise UserError(GIVE)
     if run.suspect:
         raise UserError("contradicts every other source (marked suspect)")
     if run.phase not in PHASES:
@@ -55,8 +61,8 @@ def asked_of(run: Measurement) -> Asked:
     pattern = pattern_for(run.pattern or "")
     if pattern is None:
         raise UserError(f"pattern {run.pattern} is not simulated yet")
-    needed = ("batch", "q_heads", "kv_heads", "seq_q", "seq_kv", "head_dim")
-    missing = [n for n in needed if getattr(run, n) is None and not (n == "seq_kv" and "topk" in run.pattern_params)]
+    # A list of keys for every query says how many keys there are.
+    missing = [n for n in SHAPE if getattr(run, n) is None and not (n == "seq_kv" and "topk" in run.pattern_params)]
     if missing:
         raise UserError(f"the source does not give {', '.join(missing)}")
     spec = load_labelled(run.gpu)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..kernels.band import size_class
 from .compare import Row, is_dense
 from .protocol import Bar, Subject, protocol
-from .scores import score
+from .scores import FORWARD, score
 
 
 class Reached(NamedTuple):
@@ -54,7 +54,7 @@ def _counts(bar: Bar, row: Row, subject: Subject | None) -> bool:
         return False
     if bar.rows == "decode":
         return row.phase == "decode"
-    if is_dense(row) != (bar.rows == "dense"):
+    if row.phase not in FORWARD or is_dense(row) != (bar.rows == "dense"):
         return False
     return bar.part == "C" or (row.head_dim == 128) == (bar.head_dims == "128")
 

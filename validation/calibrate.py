@@ -129,7 +129,7 @@ def write_calibration(found: Calibration, folder: Path) -> Path:
 
 
 def write_bands(folder: Path, on_step: Callable[[str], None] = lambda what: None) -> None:
-    """Write the bands of kernels without a calibration of their own, from half of the rows of GPUs left out and of published runs."""
+    """Write the bands of kernels without a calibration, from half of the rows of GPUs left out and of published runs."""
     rows: dict[str, list[Row]] = {"profile": compare(published_runs())}
     for subject in protocol().unseen:
         on_step(f"{subject.table} with {', '.join(subject.knows)}: bands")

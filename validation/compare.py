@@ -162,9 +162,10 @@ def _flops(asked: Asked, simulated: Run) -> float:
 
 
 def _moved(asked: Asked) -> float:
-    """Bytes of Q, K, V and O."""
-    p = asked.question.problem
-    tokens = p.seq_q * p.q_heads + p.seq_kv * p.kv_heads
+    """Bytes of Q and O, and of the K and V that are read."""
+    p, window = asked.question.problem, asked.question.pattern.params().get("window")
+    keys = min(p.seq_kv, p.seq_q + window - 1) if isinstance(window, int) else p.seq_kv
+    tokens = p.seq_q * p.q_heads + keys * p.kv_heads
     return float(p.batch * tokens * (p.head_dim + p.head_dim_v) * p.element_bytes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ class Difference(NamedTuple):
 class _OldRow(Struct):
     id: str
     predicted_ms: float | None = None
+    part: str = ""
 
 
 class _Old(Struct):
@@ -69,17 +71,17 @@ def difference(rows: Sequence[Row], old: Path) -> Difference:
         The file cannot be read, or is none of that kind.
     """
     try:
-        before = {row.id: row.predicted_ms for row in msgspec.json.decode(old.read_bytes(), type=_Old).rows}
+        before = {(row.part, row.id): row.predicted_ms for row in msgspec.json.decode(old.read_bytes(), type=_Old).rows}
     except OSError as error:
         raise UserError(f"cannot read {old}: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise UserError(f"{old} is not what simattn validate --json prints: {error}") from None
     changes, same = [], 0
     for row in rows:
-        was, now = before.pop(row.id, None), row.predicted_ms
+        was, now = before.pop((row.part, row.id), None), row.predicted_ms
         if was == now or (was and now and abs(now / was - 1) < NOTICED):
             same += 1
         else:
             changes.append(Change(row.id, row.measured_ms, was, now))
-    moved = sorted(changes, key=lambda c: -abs((c.new_ms or 0.0) / c.old_ms - 1) if c.old_ms else float("-inf"))
-    return Difference(moved, same, sorted(before))
+    moved = sorted(changes, key=lambda c: -abs((c.new_ms or 0.0) / c.old_ms - 1) if c.old_ms else -inf)
+    return Difference(moved, same, sorted(name for _, name in before))

@@ -40,12 +40,18 @@ class Floor(NamedTuple):
 
 def noise_floor(runs: Iterable[Measurement], sibling: Iterable[Measurement] = ()) -> Floor:
     """The floor of a table's rows of one kernel; `sibling` are the rows of another version or framework on the same GPU."""
-    times = {_key(run): run.latency_ms or 0.0 for run in runs if run.latency_ms and not run.suspect}
-    other = {_key(run): run.latency_ms or 0.0 for run in sibling if run.latency_ms and not run.suspect}
+    times, other = _times(runs), _times(sibling)
     found: list[float | int | None] = []
     for differences in (_windows(times), _batches(times), _sibling(times, other)):
         found += [float(np.median(np.abs(differences))) if len(differences) else None, len(differences)]
     return Floor(*found)  # type: ignore[arg-type]
+
+
+def _times(runs: Iterable[Measurement]) -> dict[Key, float]:
+    """Milliseconds by shape, of prefills: in a decode, splits and L2 bend the line over batches and lengths."""
+    return {
+        _key(run): run.latency_ms for run in runs if run.latency_ms and not run.suspect and run.phase in ("prefill", "diffusion")
+    }
 
 
 Key = tuple[int, int, int, int, int, int]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ..kernels.band import PROMISE
 from .bars import Reached, reached
 from .causes import cause_of
 from .compare import Row, is_dense
 from .noise import Floor
-from .protocol import MOST_SCORED, SHORTEST_MS, makes_bands, protocol
+from .protocol import MOST_OF_CLASS, SHORTEST_MS, makes_bands, protocol
 from .scoreboard import PARTS, Board
 from .scores import GroupScore, Score
 
@@ -19,36 +19,36 @@ HEADER = f"""\
 
 Written by `simattn validate --page docs/accuracy.md`; do not edit by hand. [validation](validation.md) says how it is done.
 
-Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too fast. Predictions are of
-fidelity `fast`. Four classes:
+Errors are predicted over measured time, less one, in percent; bias is signed, negative where we are too fast. Predictions
+are of fidelity `fast`. Four classes:
 
-* **A, unseen GPU.** Serving tables of a GPU on which nothing was fitted: constants are those of the same kernel on another GPU.
-* **B, same table.** A few constants were fitted to dense causal rows of head dim 128 of the table ([calibrations](calibrations.md));
-  scored are the rows that were not: the other half of these, sliding windows, other head dims.
+* **A, unseen GPU.** Serving tables of a GPU on which nothing was fitted: constants are those of the same kernel on another
+  GPU.
+* **B, same table.** A few constants were fitted to dense causal rows of head dim 128 of the table
+  ([calibrations](calibrations.md)); scored are the rows that were not: the other half of these, sliding windows, other head
+  dims.
 * **C, published kernels.** Runs printed in papers and documentation; constants are those of the profiles, or borrowed.
-* **D, scored only.** Tables of other frameworks, encoders, decode and fp8; what cannot be simulated is counted.
+* **D, scored only.** Tables of other frameworks, encoders, decode and fp8.
 
-Of the tables (A, B, D) a fixed random {MOST_SCORED} rows of each head dim and window are scored, and none shorter than {SHORTEST_MS}
-ms. Beside ours stand the FLOP bound (live pairs at the peak tensor rate), the tile bound (whole tiles at that rate), and a roofline
-whose three constants were fitted: in A and B to the same rows that a calibration may see, in C and D to the very dense rows on which
-it is then scored. Floor is how far the measured rows contradict each other. Tau is Kendall's: do we rank the patterns of a problem
-as they were measured? Band is the share of rows that lie within the stated band, counted on rows that did not make it.
+Of the tables (A, B, D) a fixed random choice of rows of each head dim and window is scored (at most {MOST_OF_CLASS["A"]},
+{MOST_OF_CLASS["B"]} and {MOST_OF_CLASS["D"]}), and none shorter than {SHORTEST_MS} ms. Beside ours stand the FLOP bound
+(live pairs at the peak tensor rate), the tile bound (whole tiles at that rate), and a roofline whose three constants were
+fitted: in A and B to the rows that a calibration may see, in C and D to the very dense rows on which it is then scored.
+Floor is how far the measured rows contradict each other. Tau is Kendall's: do we rank the patterns of a problem as they
+were measured? Band is the share of rows that lie within the stated band, counted on rows that did not make it.
 
-Not blind are choices that were revisited after a look at scored rows: the share of L2 bandwidth (1 of an achieved figure, where it
-had been 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width 192, the operations
-of NATTEN's element mask (now counted in compiled code), the form of NATTEN's Hopper loop, the persistence of FlashAttention-3,
-profiles for Triton's kernel that masks every tile and for its loop on Blackwell, and the bandwidth of the KV-cache write as a
-constant that is fitted.
+Not blind are choices that were revisited after a look at scored rows: the share of L2 bandwidth (1 of an achieved figure,
+where it had been 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width
+192, the operations of NATTEN's element mask (now counted in compiled code), the form of NATTEN's Hopper loop, the
+persistence of FlashAttention-3, profiles for Triton's kernel that masks every tile and for its loop on Blackwell, and the
+bandwidth of the KV-cache write as a constant that is fitted.
 """
 
 
 def scoreboard_page(board: Board) -> str:
     """The page, in Markdown."""
     parts = [HEADER, "## The bars\n", _bars(reached(board.rows))]
-    for part, name in PARTS.items():
-        rows = [row for row in board.rows if row.part == part]
-        if rows:
-            parts += [f"## {part}: {name}\n", *_part(part, rows, board)]
+    parts += [class_section(part, board) for part in PARTS if any(row.part == part for row in board.rows)]
     parts += ["## Noise floor of the tables\n", _floors(board.floors), "## Bands\n", _bands(board.rows)]
     return "\n".join(parts)
 
@@ -67,11 +67,18 @@ def _bars(found: Iterable[Reached]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _part(part: str, rows: Sequence[Row], board: Board) -> list[str]:
+def class_section(part: str, board: Board) -> str:
+    """The section of a class, in Markdown."""
+    rows = [row for row in board.rows if row.part == part]
     done = [row for row in rows if row.error is not None]
     skipped = Counter(row.skipped for row in rows if row.skipped)
     ours = [score for name, score in board.scores if name == part]
-    sections = [f"{len(done)} of {len(rows)} rows were simulated.\n", _known(part), _groups(ours, board)]
+    sections = [
+        f"## {part}: {PARTS[part]}\n",
+        f"{len(done)} of {len(rows)} rows were simulated.\n",
+        _known(part),
+        _groups(ours, board),
+    ]
     if done:
         sections += ["### The ten worst rows\n", _worst(sorted(done, key=lambda row: -abs(row.error or 0))[:10])]
     if part == "C":
@@ -79,7 +86,7 @@ def _part(part: str, rows: Sequence[Row], board: Board) -> list[str]:
     if skipped:
         counted = [f"| {n} | {why} |" for why, n in skipped.most_common()]
         sections += ["### Not simulated\n", "\n".join(["| rows | why |", "|---:|---|", *counted]) + "\n"]
-    return sections
+    return "\n".join(section for section in sections if section)
 
 
 def _known(part: str) -> str:
@@ -94,7 +101,8 @@ def _known(part: str) -> str:
 def _groups(scores: Iterable[GroupScore], board: Board) -> str:
     floors = {(table.split("/")[1], kernel): floor for (table, kernel), floor in board.floors.items()}
     lines = [
-        "| GPU | kernel | rows | n | MAPE (95 %) | median | p90 | max | bias | speedup | tau | band | FLOP | tile | roofline | floor |",
+        "| GPU | kernel | rows | n | MAPE (95 %) | median | p90 | max | bias | speedup | tau | band "
+        "| FLOP | tile | roofline | floor |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for g in scores:
@@ -132,7 +140,8 @@ def _worst(rows: Iterable[Row]) -> str:
 
 def _row_table(rows: Iterable[Row]) -> str:
     lines = [
-        "| run | GPU | measured ms | predicted ms | error | speedup's error | FLOP bound ms | mean-tile bound ms | worst-tile bound ms |",
+        "| run | GPU | measured ms | predicted ms | error | speedup's error "
+        "| FLOP bound ms | mean-tile bound ms | worst-tile bound ms |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
@@ -145,8 +154,8 @@ def _row_table(rows: Iterable[Row]) -> str:
 
 def _floors(floors: dict[tuple[str, str], Floor]) -> str:
     words = (
-        "Medians. Windows: B sequences of N tokens against B/2 of 2N, the same work. Batches: dense calls at batch 2B against the "
-        "line through B and 4B. Sibling: the same calls in another version of the framework, less the median change.\n"
+        "Medians. Windows: B sequences of N tokens against B/2 of 2N, the same work. Batches: dense calls at batch 2B against "
+        "the line through B and 4B. Sibling: the same calls in another version of the framework, less the median change.\n"
     )
     lines = ["| table | kernel | windows | n | batches | n | sibling | n |", "|---|---|---:|---:|---:|---:|---:|---:|"]
     for (table, kernel), f in sorted(floors.items()):
@@ -160,8 +169,9 @@ def _floors(floors: dict[tuple[str, str], Floor]) -> str:
 
 def _bands(rows: Iterable[Row]) -> str:
     words = (
-        f"Each is to hold {100 * PROMISE:.0f} % of the measured times. Bands are made from one half of the scored rows, by a hash, and "
-        "counted on the other: of B by the kernel's calibration, of A by all rows of its step, of C by all published runs.\n"
+        f"Each is to hold {100 * PROMISE:.0f} % of the measured times. Bands are made from one half of the scored rows, by a hash, "
+        "and counted on the other: of B by the kernel's calibration, of A by all rows of its step, of C by all published runs. Those "
+        "of D are of whatever the prediction rests on; no row of D made any.\n"
     )
     counted: dict[tuple[str, str], list[bool]] = {}
     for row in rows:

@@ -26,6 +26,9 @@ MOST_FITTED = 220
 MOST_SCORED = 200
 """Rows that are scored of each head dim and window of a table: a fixed random choice."""
 
+MOST_OF_CLASS = {"A": 100, "B": MOST_SCORED, "D": 60}
+"""The same by class of the scoreboard: the first so many of that choice."""
+
 
 class _Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """Rows of one role; a field that is not given holds for all."""

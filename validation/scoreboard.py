@@ -1,7 +1,7 @@
 """The scoreboard: every measured run that the protocol names, held against predictions, by class.
 
-Class A: tables of a GPU on which nothing was fitted. B: tables whose kernel was fitted on a part of their dense rows. C: published
-runs. D: tables that are only scored, of another framework, of encoders, of decode and of fp8.
+Class A: tables of a GPU on which nothing was fitted. B: tables whose kernel was fitted on a part of their dense rows. C:
+published runs. D: tables that are only scored, of another framework, of encoders, of decode and of fp8.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from ..facts import UserError
 from ..kernels import Calibration
 from ..kernels.band import size_class
 from ..kernels.calibration import all_calibrations
-from .compare import Row, compare, is_dense, pattern_class
+from .compare import Row, compare, is_dense
 from .measurement import Measurement
 from .noise import Floor, noise_floor
-from .protocol import Subject, fit_rows, protocol, score_rows
-from .roofline import fitted_roofline
-from .scores import Group, GroupScore, dense_rooflines, group_scores
+from .protocol import MOST_OF_CLASS, Subject, fit_rows, protocol, score_rows
+from .roofline import Roofline, fitted_roofline
+from .scores import FORWARD, Group, GroupScore, dense_rooflines, group_scores, kind_of
 from .sources import published_runs, tables
 from .sources.aiconfigurator import Table, read_table
 
@@ -53,11 +53,12 @@ def scoreboard(parts: Iterable[str] = PARTS, on_row: Callable[[], None] = lambda
     """
     wanted, rules = set(parts), protocol()
     board = Board([], [], {})
+    rooflines: dict[tuple[str, str], Roofline | None] = {}
     for part, subjects in (("A", rules.unseen), ("B", rules.calibrated), ("D", rules.scored)):
         for subject in subjects if part in wanted else ():
             runs = runs_of(subject)
             board.floors.setdefault((f"aiconfigurator/{subject.table}", subject.kernel), _floor(subject, runs))
-            rows, scores = _table(part, subject, runs, on_row)
+            rows, scores = _table(part, subject, runs, rooflines, on_row)
             board.rows.extend(rows)
             board.scores.extend((part, s) for s in scores)
     if "C" in wanted:
@@ -91,25 +92,32 @@ def known_to(subject: Subject) -> list[Calibration] | None:
 
 def unseen_rows(subject: Subject, on_row: Callable[[], None] = lambda: None) -> list[Row]:
     """Rows of a subject as predicted with what it may know."""
-    return compare(score_rows(runs_of(subject)), on_row, known=known_to(subject))
+    return compare(score_rows(runs_of(subject), MOST_OF_CLASS["A"]), on_row, known=known_to(subject))
 
 
 def _table(
-    part: str, subject: Subject, runs: Sequence[Measurement], on_row: Callable[[], None]
+    part: str,
+    subject: Subject,
+    runs: Sequence[Measurement],
+    rooflines: dict[tuple[str, str], Roofline | None],
+    on_row: Callable[[], None],
 ) -> tuple[list[Row], list[GroupScore]]:
-    known, chosen = known_to(subject), score_rows(runs)
-    # Of every sparse call the dense one at its shape, for the speedup; fitted or not, it is not scored here.
-    twins = _dense_twins(chosen, runs)
-    beside = compare(twins, on_row, known=known)
+    known, chosen = known_to(subject), score_rows(runs, MOST_OF_CLASS[part])
+    # Of every window at the head dim that is fitted the dense call at its shape, for the speedup; fitted or not, it is not scored.
+    beside = compare(_dense_twins(chosen, runs), on_row, known=known) if part != "D" else []
     rows = [row._replace(part=part) for row in with_dense(compare(chosen, on_row, known=known), beside)]
-    fitted = fitted_roofline(compare(fit_rows(runs), on_row, known=known))
+    # What rows to fit need of FLOPs and bytes is the same whatever is known.
+    name = (subject.table, subject.kernel)
+    if name not in rooflines:
+        rooflines[name] = fitted_roofline(compare(fit_rows(runs), on_row, known=known))
+    fitted = rooflines[name]
     # A table without rows to fit has a roofline that saw its dense rows.
-    roofline = (lambda row: fitted) if fitted else dense_rooflines(rows)
-    return rows, group_scores(rows, _table_groups, roofline)
+    return rows, group_scores(rows, _table_groups, (lambda row: fitted) if fitted else dense_rooflines(rows))
 
 
 def _dense_twins(chosen: Sequence[Measurement], runs: Sequence[Measurement]) -> list[Measurement]:
-    have, wanted = {run.id for run in chosen}, {_shape(run) for run in chosen if run.pattern == "sliding_window"}
+    have = {run.id for run in chosen}
+    wanted = {_shape(run) for run in chosen if run.pattern == "sliding_window" and run.head_dim == 128}
     return [
         run
         for run in runs
@@ -143,8 +151,9 @@ def _table_groups(row: Row) -> list[Group]:
 
 
 def _published_groups(row: Row) -> list[Group]:
-    sparse = "dense" if is_dense(row) else "sparse"
-    return [Group("all", "all", "all"), Group("all", "all", f"all {sparse}"), Group(row.gpu, row.kernel, pattern_class(row))]
+    kind = "all dense" if is_dense(row) else "all sparse"
+    kind += "" if row.phase in FORWARD else f", {row.phase}"
+    return [Group("all", "all", "all"), Group("all", "all", kind), Group(row.gpu, row.kernel, kind_of(row))]
 
 
 def _floor(subject: Subject, runs: Sequence[Measurement]) -> Floor:

@@ -145,8 +145,21 @@ def group_scores(
 
 def usual_groups(row: Row) -> list[Group]:
     """All rows; those of a GPU, kernel and pattern class; and these by size class."""
-    own = Group(row.gpu, row.kernel, pattern_class(row))
+    own = Group(row.gpu, row.kernel, kind_of(row))
     return [Group(ALL, ALL, ALL), own, own._replace(size=size_class(row.tokens))]
+
+
+def kind_of(row: Row) -> str:
+    """Pattern class of a row, and its phase where that is not forward attention over a whole sequence.
+
+    >>> kind_of(Row("x", "g", "k", "causal", 1.0, phase="train-bwd"))
+    'causal, train-bwd'
+    """
+    return pattern_class(row) if row.phase in FORWARD else f"{pattern_class(row)}, {row.phase}"
+
+
+FORWARD = ("", "prefill", "diffusion")
+"""Phases of forward attention."""
 
 
 def _place(item: tuple[Group, list[Row]]) -> tuple[bool, ...] | tuple[Any, ...]:
@@ -155,13 +168,13 @@ def _place(item: tuple[Group, list[Row]]) -> tuple[bool, ...] | tuple[Any, ...]:
 
 
 def dense_rooflines(rows: Sequence[Row]) -> Callable[[Row], Roofline | None]:
-    """Rooflines fitted to the dense rows of each table and kernel."""
-    dense: dict[tuple[str, str, str], list[Row]] = {}
+    """Rooflines fitted to the dense rows of each table, kernel and phase."""
+    dense: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         if is_dense(row):
-            dense.setdefault((row.table, row.gpu, row.kernel), []).append(row)
+            dense.setdefault((row.table, row.gpu, row.kernel, row.phase), []).append(row)
     fitted = {name: fitted_roofline(members) for name, members in dense.items()}
-    return lambda row: fitted.get((row.table, row.gpu, row.kernel))
+    return lambda row: fitted.get((row.table, row.gpu, row.kernel, row.phase))
 
 
 def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | None]) -> GroupScore:

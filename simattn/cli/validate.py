@@ -57,7 +57,7 @@ def validate(
 ) -> None:
     """Hold predictions against measured runs, by GPU, kernel and pattern.
 
-    Every run is simulated or says why not. The FLOP bound, the tile bound and a fitted roofline of the same runs stand beside ours.
+    Every run is simulated or says why not. The FLOP bound, the tile bound and a fitted roofline stand beside ours.
 
     \b
     simattn validate

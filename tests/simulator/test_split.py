@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simattn.hwspecs import gpus
 from simattn.kernels import kernels
+from simattn.simulator import question, simulate
 from simattn.simulator.launch import grid
 from simattn.simulator.split import kv_parts, merge_kernel
 from simattn.workloads import AttentionProblem, schedule
@@ -104,9 +105,21 @@ def test_the_merge_reads_parts_in_fp32_and_writes_rows_once():
     problem = AttentionProblem(q_heads=32, kv_heads=8, seq_q=1, seq_kv=16384, head_dim=128, phase="decode")
     work = schedule("dense", seq_q=1, seq_kv=16384, q_tile=64, kv_tile=128, pack=4).with_copies(8)
     launched = grid(FA3, work, kv_parts(FA3, work, gpus.load("h100").chip.sm_count, heads=8))
-    partial, merged = launched.partial(work)
+    partial, merged, parts = launched.partial(work)
     # 128 tiles in parts of ceil(128 / 15) = 9: fifteen of them, for each of 32 heads.
-    assert (partial, merged) == (15 * 32, 32)
+    assert (partial, merged, parts) == (15 * 32, 32, 15)
     assert merge_kernel(FA3, problem, partial, merged).bytes == 15 * 32 * 129 * 4 + 32 * 128 * 2
     assert merge_kernel(TRTLLM, problem, partial, merged) is None
     assert merge_kernel(FA3, problem, 0, 0) is None
+
+
+def test_flash_attention_2_copies_where_heads_do_not_lie_side_by_side():
+    def named(**call):
+        run = simulate(
+            question("dense", phase="decode", seq_kv=4096, q_heads=32, head_dim=128, **call), gpus.load("a100"), kernel="fa2"
+        )
+        return [op.op for op in run.side]
+
+    assert "heads side by side" in named(batch=2, kv_heads=8)
+    for call in ({"batch": 1, "kv_heads": 8}, {"batch": 2, "kv_heads": 1}, {"batch": 2, "kv_heads": 32}):
+        assert "heads side by side" not in named(**call)

@@ -10,7 +10,7 @@ GPUS = ("h100", "b200", "rtx_5090")
 OF_A_FILE = ("mask_file", "mask_function")
 """Patterns that are what a user's file says."""
 
-ELSEWHERE: dict[str, str] = {}
+ELSEWHERE: dict[str, str] = {"fusemax": "fusemax"}
 """Systems that run on other hardware than GPUs, and on which."""
 
 CANNOT: dict[tuple[str, str], str] = {}

@@ -1,5 +1,7 @@
 import sys
+import tomllib
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from simattn.hwspecs import load_labelled
@@ -117,6 +119,40 @@ def test_encoders_are_dense_and_a_table_of_their_own(write):
     assert (run.pattern, run.kv_heads, run.table) == ("dense", 32, "aiconfigurator/l40s/vllm/0.24.0/encoder")
     assert tables("encoder_attention") == [encoder]
     assert tables() == []
+
+
+def test_a_decode_sees_the_cache_and_itself(write):
+    decode = write({"isl": 1, "step": 4095}, table=H100._replace(op="generation_attention"))
+    (run,) = read_table(*decode)
+    assert (run.phase, run.seq_q, run.seq_kv, run.pattern) == ("decode", 1, 4096, "dense")
+    assert (run.table, str(decode)) == ("aiconfigurator/h100_sxm/vllm/0.24.0/decode", "h100_sxm/vllm/0.24.0/decode")
+    assert run.id.endswith("/decode/vllm_flash_attn_fa3/b2-n4096-h32-kv8-d128-w0")
+
+
+def test_rows_in_fp8_are_a_table_of_their_own(write):
+    write({}, {"attn_dtype": "fp8", "kv_cache_dtype": "fp8", "latency": 0.3}, {"kv_cache_dtype": "fp8", "latency": 0.4})
+    (run,) = read_table(*H100._replace(dtype="fp8"))
+    assert (run.latency_ms, run.dtype, run.table) == (0.3, "fp8", "aiconfigurator/h100_sxm/vllm/0.24.0/fp8")
+
+
+@pytest.mark.parametrize("op", ["attention", "encoder_attention", "generation_attention"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_names_say_which_table(op, dtype):
+    table = Table("h100_sxm", "vllm", "0.24.0", op, dtype)
+    assert Table.of(str(table)) == table
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "h100_sxm/vllm", "h100_sxm/vllm/0.24.0/backward"])
+def test_other_names_are_refused(name):
+    with pytest.raises(UserError, match="expected GPU/FRAMEWORK/VERSION"):
+        Table.of(name)
+
+
+def test_what_is_left_out_says_why():
+    text = (Path(aiconfigurator.__file__).parent / "aiconfigurator.toml").read_text(encoding="utf-8")
+    left_out = tomllib.loads(text)["left_out"]
+    assert len(left_out) > 4
+    assert all(entry.keys() == {"files", "why"} for entry in left_out)
 
 
 def test_tables_are_listed_in_order(write):

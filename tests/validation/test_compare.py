@@ -2,8 +2,7 @@ import json
 
 import pytest
 from simattn.hwspecs import labels
-from simattn.validation import Measurement, accuracy_page, compare, group_scores, published_runs, read_measurements
-from simattn.validation.compare import score
+from simattn.validation import Measurement, compare, published_runs, read_measurements
 
 from simattn import UserError
 
@@ -64,19 +63,27 @@ def test_error_is_relative_and_signed():
     assert double.error == pytest.approx(row.predicted_ms / 2 - 1)
 
 
-def test_scores():
-    s = score([0.1, -0.3, 0.2, 0.0])
-    assert (s.mape, s.median, s.max, s.bias) == pytest.approx((0.15, 0.15, 0.3, 0.0))
-    everything, group = group_scores(rows())
-    assert (everything.gpu, everything.n) == ("all", 1)
-    assert (group.gpu, group.kernel, group.pattern) == ("h100-sxm", "fa3", "dense")
-    assert group_scores([]) == []
+def test_a_row_says_what_it_is():
+    (row,) = rows(pattern="sliding_window", pattern_params={"window": 256})
+    assert (row.head_dim, row.tokens, row.window, row.table, row.phase) == (128, 4096, 256, "t", "prefill")
+    assert row.low_ms < row.predicted_ms < row.high_ms
+    assert row.flops > 0
+    assert row.bytes == 2 * 128 * 2 * 16 * 2 * 4096
+    (decode,) = rows(pattern="sliding_window", pattern_params={"window": 256}, phase="decode", seq_q=1)
+    assert decode.bytes == 2 * 128 * 2 * 16 * (1 + 256)
+    assert row.plain()["error"] == row.error
 
 
-def test_page_names_the_worst_and_the_skipped():
-    page = accuracy_page([*rows(), *rows(kernel="mystery")])
-    assert "1 of 2 runs were simulated" in page
-    assert "no profile for kernel mystery" in page
+def test_rows_that_differ_in_pattern_share_a_problem():
+    (causal,), (window,) = rows(pattern="causal"), rows(pattern="sliding_window", pattern_params={"window": 256})
+    (other,) = rows(seq_q=2048, seq_kv=2048)
+    assert causal.problem == window.problem != other.problem
+
+
+def test_only_what_is_known_is_used():
+    (without,), (all_known,) = compare([Measurement(**RUN)], known=()), rows()
+    assert without.predicted_ms != all_known.predicted_ms
+    assert without.validity == "extrapolated"
 
 
 def test_files_with_mistakes_are_refused_with_the_line(tmp_path):

@@ -68,7 +68,7 @@ def test_what_has_no_grid_or_is_turned_already():
 def plan_of(pattern, problem, **tiling):
     layout = TokenLayout(grid=(problem.seq_kv,))
     params = {"window": 300, "sinks": 64} if pattern == "streaming_llm" else {}
-    return Pattern(pattern, params).plan(problem, layout, lambda mask: Tiling(**tiling))
+    return Pattern(pattern, params).plan(problem, layout, lambda mask, kernel: Tiling(**tiling))
 
 
 def test_a_backward_pass_is_three_kernels_and_two_more_where_heads_share_keys():

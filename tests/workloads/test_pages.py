@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Tiling, TokenLayout
+from simattn.workloads.estimators.tokens import label_keys, quest_pages
 from simattn.workloads.families import Pages
-from simattn.workloads.token_estimators import label_keys, quest_pages
 
 STEP = TokenLayout(grid=(512,), queries=1)
 

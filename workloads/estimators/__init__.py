@@ -4,6 +4,8 @@
     rules    systems that choose single blocks: their scores, rule and quirks
     lines    vertical and slash lines from the last queries; stripes of single keys
     search   a search that does not score all keys
+    tokens   blocks and keys that single query tokens choose
+    clusters k-means of queries and keys, and which clusters see each other
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """

@@ -158,7 +158,7 @@ def anchor_stripes(q: Floats, k: Floats, block: int, step: int, theta: float) ->
     """AnchorAttention: keys that each group of `step` blocks of queries gathers: bool [heads, keys before the group].
 
     A key is kept if, for any block's mean query, its product comes within `theta` of the mean anchor, the largest product of a
-    query with the first group and its own. The first block of keys is not looked at.
+    query with the first group and its own. The first block of keys and the last one before the group are not looked at.
 
     References
     ----------
@@ -173,5 +173,5 @@ def anchor_stripes(q: Floats, k: Floats, block: int, step: int, theta: float) ->
         near = ((key < group) | (key >= begin)) & (key <= query[:, None])
         anchor = pooled(np.where(near, scores, -np.inf).max(-1)[..., None], block)
         close = pooled(q[:, query], block) @ k[:, :begin].swapaxes(-1, -2) / np.sqrt(width) + theta >= anchor
-        found.append(close.any(1) & (key[:begin] >= block))
+        found.append(close.any(1) & (key[:begin] >= block) & (key[:begin] < begin - block))
     return found

@@ -160,6 +160,7 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             buffers=tuple(buffers),
             pairs_per_copy=(self._pairs(reads, live, layout, pack),),
             mask_free=not self.causal,
+            segment=min((level.block for level in self.levels if level.keep is not None), default=1),
         )
 
     def _read(self, level: Level, quota: int, tokens: int, first: Ints, last: Ints, kv_tile: int) -> _Read:

@@ -112,7 +112,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
     def _head(self, layout: TokenLayout, head: int) -> TileSchedule:
         """The blocks of one head, in tiles of their own size."""
         content, seq_q, seq_kv = self._content, layout.query_tokens, layout.tokens
-        sizes = {"seq_q": seq_q, "seq_kv": seq_kv}
+        sizes: dict[str, Any] = {"seq_q": seq_q, "seq_kv": seq_kv}
         if "kv_indices" in content:
             return _block_mask_head(content, head, sizes)
         if "mask" not in content:
@@ -128,7 +128,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         return from_bsr(indptr, np.nonzero(mask)[1], q_tile=q_block, kv_tile=kv_block, **sizes)
 
 
-def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, int]) -> TileSchedule:
+def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, Any]) -> TileSchedule:
     """One head of a BlockMask: rows of partial blocks, and rows of full ones."""
     q_tile, kv_tile = (int(n) for n in np.broadcast_to(content["BLOCK_SIZE"], (2,)))
     columns, kinds = [], []
@@ -145,10 +145,10 @@ def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, int]) 
         columns.append(np.stack([row, column]))
         kinds.append(np.full(len(row), kind))
         counts = counts + many
-    (row, column), kind = np.concatenate(columns, axis=1), np.concatenate(kinds)
+    (row, column), all_kinds = np.concatenate(columns, axis=1), np.concatenate(kinds)
     order = np.argsort(row, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(counts)])
-    return from_bsr(indptr, column[order], kinds=kind[order], q_tile=q_tile, kv_tile=kv_tile, **sizes)
+    return from_bsr(indptr, column[order], kinds=all_kinds[order], q_tile=q_tile, kv_tile=kv_tile, **sizes)
 
 
 def _of_numpy(path: Path) -> dict[str, Any]:

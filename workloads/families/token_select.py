@@ -6,7 +6,8 @@ gathers their blocks, or through the blocks and gathers the tokens that chose th
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -14,8 +15,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...facts import UserError
+from ..estimators.tokens import TOKEN_BLOCKS, TokenNumbers
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..lists import Lists, draw_lists, list_rows
+from ..qk import load_qk
 from ..runs import Runs
 from ..schedule import BlockGrid, Buffer, Group, Kind, TileSchedule
 from .band import Band
@@ -42,6 +46,10 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Queries that chose the same block are copied together, and run as sequences of a call of unlike lengths.
     stay, recent : float
         Which blocks: share of the chosen ones that the next query chooses again, and of new ones that are drawn near the query.
+    qk : str
+        File of real Q and K (see `load_qk`), from which the blocks are found in place of the draw.
+    estimator : str
+        Whose estimate finds them: that of `nsa`, `infllm_v2` or `moba`.
     seed : int
         Of the draw.
 
@@ -64,6 +72,8 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     gathered: bool = False
     stay: Fraction = 0.8
     recent: Fraction = 0.5
+    qk: str = ""
+    estimator: Literal["nsa", "infllm_v2", "moba"] = "nsa"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +104,26 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return _with_forced(chosen, own, self.init, newest, self.own)
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        return self.listed(self.lists(layout), layout, tiling)
+        return self.schedule_heads(layout, tiling, 1) if self.qk else _drawn(self, layout, tiling)
+
+    def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
+        """The work of `heads` tiles of heads of one item; with real Q and K each has lists of its own."""
+        if not self.qk:
+            return self.schedule(layout, tiling).with_copies(heads)
+        found = load_qk(self.qk)
+        kv_heads, tokens = found.k.shape[:2]
+        if tokens != layout.tokens or found.q.shape[1] != layout.query_tokens or layout.queries or heads % kv_heads:
+            raise UserError(
+                f"{self.qk} holds {kv_heads} K/V heads of {tokens} tokens, the call has {heads} of {layout.query_tokens} x "
+                f"{layout.tokens}"
+            )
+        numbers = TokenNumbers(self.block, self.top, self.init, self.local)
+        parts: list[TileSchedule] = []
+        for k, q in zip(found.k, np.split(found.q, kv_heads), strict=True):
+            lists = TOKEN_BLOCKS[self.estimator](np.asarray(q, np.float64), np.asarray(k, np.float64), numbers)
+            of_head = heads // kv_heads // len(lists) or 1
+            parts += [self.listed(one, layout, tiling).with_copies(of_head) for one in lists]
+        return stack_heads([(part, 1) for part in parts])
 
     def listed(self, lists: Lists, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """The schedule of given lists, one for each query: block numbers, sorted, none of them after the query's own.
@@ -118,7 +147,8 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             runs = runs.take(rows.list, np.ones(len(rows.list), np.int64))
         return TileSchedule(
             q_tile=tiling.q_rows,
-            kv_tile=tiling.kv_rows,
+            # A step of the loop takes keys of one block.
+            kv_tile=min(tiling.kv_rows, self.block),
             seq_q=queries * tiling.pack,
             seq_kv=layout.tokens,
             row_live=rows.live,
@@ -161,6 +191,12 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return BlockGrid(self.block, len(lists.ids), queries * -(-layout.tokens // self.block))
 
 
+@lru_cache(maxsize=2)
+def _drawn(family: TokenSelect, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
+    """The schedule of drawn lists. Kept: an answer looks at it more than once, and it takes up to a second."""
+    return family.listed(family.lists(layout), layout, tiling)
+
+
 def _ends(layout: TokenLayout) -> Ints:
     """End of the keys that each query sees; the last query is aligned with the last key."""
     return np.arange(layout.query_tokens, dtype=np.int64) + layout.tokens - layout.query_tokens + 1
@@ -185,15 +221,7 @@ def _with_forced(chosen: Lists, own: Ints, init: int, newest: int, keep_own: boo
 
 
 @njit(cache=True)
-def _merge(
-    chosen_at: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    first: NDArray[np.int64],
-    last_from: NDArray[np.int64],
-    last: NDArray[np.int64],
-    indptr: NDArray[np.int64],
-    ids: NDArray[np.int64],
-) -> None:
+def _merge(chosen_at: Any, chosen: Any, first: Any, last_from: Any, last: Any, indptr: Any, ids: Any) -> None:
     for query in range(len(first)):
         at = indptr[query]
         for block in range(first[query]):
@@ -209,13 +237,30 @@ def _merge(
 
 def _runs_of_lists(lists: Lists, end: Ints, block: int) -> Runs:
     """The keys of each list as runs, those of the last block up to `end`; blocks next to each other make one run."""
-    ids, rows = lists.ids, len(lists.indptr) - 1
-    row = np.repeat(np.arange(rows), np.diff(lists.indptr))
-    fresh = np.ones(len(ids), bool)
-    fresh[1:] = (row[1:] != row[:-1]) | (ids[1:] != ids[:-1] + 1)
-    first = np.flatnonzero(fresh)
-    last = np.append(first[1:], len(ids)) - 1
-    owner = row[first]
-    start = ids[first] * block
-    stop = np.minimum((ids[last] + 1) * block, end[owner])
-    return Runs(owner, start, stop - start, np.full(len(first), Kind.FULL, np.uint8), rows)
+    rows = len(lists.indptr) - 1
+    count = _count_runs(lists.indptr, lists.ids)
+    row, start, length = (np.empty(count, np.int64) for _ in range(3))
+    _write_runs(lists.indptr, lists.ids, end, block, row, start, length)
+    return Runs(row, start, length, np.full(count, Kind.FULL, np.uint8), rows)
+
+
+@njit(cache=True)
+def _count_runs(indptr: Any, ids: Any) -> int:
+    found = 0
+    for query in range(len(indptr) - 1):
+        for at in range(indptr[query], indptr[query + 1]):
+            if at == indptr[query] or ids[at] != ids[at - 1] + 1:
+                found += 1
+    return found
+
+
+@njit(cache=True)
+def _write_runs(indptr: Any, ids: Any, end: Any, block: int, row: Any, start: Any, length: Any) -> None:
+    found = -1
+    for query in range(len(indptr) - 1):
+        for at in range(indptr[query], indptr[query + 1]):
+            stop = min((ids[at] + 1) * block, end[query])
+            if at == indptr[query] or ids[at] != ids[at - 1] + 1:
+                found += 1
+                row[found], start[found] = query, ids[at] * block
+            length[found] = stop - start[found]
