@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ...facts import UserError
-from ..estimators import load_qk
 from ..estimators.clusters import cluster_map
 from ..layout import Tiling, TokenLayout
+from ..qk import load_qk
 from ..runs import Runs
 from ..schedule import Buffer, Group, Kind, TileSchedule
 from ..scores import head_shares, row_loads
@@ -175,9 +175,7 @@ class Clustered(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Clusters of each head of a file; each stands for as many heads of the call."""
         if self.estimator == "none" or self.keep is None:
             raise UserError("how these clusters are found was not published, so they cannot be found from queries and keys")
-        q, k = load_qk(self.qk)
-        if heads % len(q) or q.shape[1] != tokens:
-            raise UserError(f"{self.qk} holds {len(q)} heads of {q.shape[1]} tokens, the call has {heads} of {tokens}")
+        q, k = load_qk(self.qk).each_head(heads, tokens)
         found = []
         for head_q, head_k in zip(q, k, strict=True):
             clusters = cluster_map(
