@@ -191,9 +191,9 @@ def run(
         Ops to record at most, and SMs of which. Recording changes no result.
     """
     events = np.empty((record, 6), np.int64)
+    held = min(warm * code.pieces, memory.capacity)
     end, dram_bytes, l2_bytes, recorded = _run(
-        code, work, memory, sms, slots, round(prologue * TICKS), tiles * code.pieces,
-        min(warm * code.pieces, memory.capacity), persistent, events, record_sms,
+        code, work, memory, sms, slots, round(prologue * TICKS), tiles * code.pieces, held, persistent, events, record_sms
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")

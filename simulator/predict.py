@@ -280,7 +280,7 @@ def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
     return min(1.0, *ratios), max(1.0, *ratios)
 
 
-SPREAD_SEEDS, SPREAD_HEADS = 3, 8
+SPREAD_SEEDS, SPREAD_HEADS = 3, 4
 """Further seeds, and heads of each, that are drawn to see how much the work varies."""
 
 

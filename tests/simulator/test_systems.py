@@ -16,8 +16,109 @@ ELSEWHERE: dict[str, str] = {"fusemax": "fusemax"}
 CANNOT: dict[tuple[str, str], str] = {}
 """(system, GPU): what the refusal says, where no kernel on the GPU can run it."""
 
+PUBLISHED = [
+    "adaspa",
+    "anchor",
+    "annsa",
+    "axial",
+    "biformer",
+    "blade",
+    "blasst",
+    "combiner",
+    "sparse-frontier",
+    "delta",
+    "delta-llm",
+    "dhsa",
+    "unified-view",
+    "dma",
+    "double-sparsity",
+    "draft",
+    "dsvt",
+    "favit",
+    "flashbias",
+    "flexprefill",
+    "fna",
+    "freeswim",
+    "fsa",
+    "fusemax",
+    "gna",
+    "halonet",
+    "hip",
+    "hisa",
+    "infllm-v2",
+    "kinetics",
+    "landmark",
+    "lightning",
+    "lightning2",
+    "llsa",
+    "minference",
+    "mminference",
+    "moa",
+    "moh",
+    "monarch-rt",
+    "mustafar",
+    "nosa",
+    "nsa",
+    "paro",
+    "pbs",
+    "power",
+    "psa",
+    "pt-dit",
+    "radial",
+    "re-ttention",
+    "ring",
+    "routing",
+    "s2",
+    "sale",
+    "scale-dit",
+    "scatterbrain",
+    "sea",
+    "seer",
+    "sla",
+    "spark",
+    "sparse-",
+    "vdit",
+    "sparsed",
+    "sparsifiner",
+    "sqa",
+    "ssa",
+    "tca",
+    "tidal",
+    "token-sparse",
+    "vmoba",
+    "zipvl",
+]
+"""Systems that must be there, beside any others."""
+
+BASELINES = [
+    "dense",
+    "causal",
+    "sliding-window",
+    "streaming-llm",
+    "bigbird",
+    "longformer",
+    "sparse-transformer",
+    "sparse-transformer-strided",
+    "logsparse",
+    "swin",
+    "blocked",
+    "sta",
+    "svg",
+    "svg2",
+    "vsa",
+    "nabla",
+    "spargeattn",
+    "xattention",
+    "duoattention",
+    "moba",
+    "dsa",
+    "quest",
+    "paged-gqa",
+    "mla-decode",
+]
+
 NAMES = [name for name in systems.names() if name not in OF_A_FILE]
-MOST_HEADS = 4
+MOST_HEADS = 2
 """Query heads that a call is cut down to, beside those of one K/V head."""
 
 
@@ -66,11 +167,16 @@ def test_kernels_that_entries_name_exist(name):
         assert own is None or kernels.load(own).name
 
 
+@pytest.mark.parametrize(("names", "tier"), [(PUBLISHED, 1), (BASELINES, 0)], ids=["published", "baselines"])
+def test_every_name_is_an_entry(names, tier):
+    assert {name: systems.load(name).tier for name in names} == dict.fromkeys(names, tier)
+
+
 def test_what_cannot_run_is_no_longer_than_it_must_be():
     assert {name for name, _ in CANNOT} <= set(NAMES)
     assert set(ELSEWHERE) <= set(NAMES)
 
 
 def test_side_kernels_say_what_they_move():
-    (merge,) = [op for op in predict("radial", "h100", **fewer_heads("radial")).side if op.op == "merge"]
+    (merge,) = [op for op in predict("radial", "h100", q_heads=4, kv_heads=4).side if op.op == "merge"]
     assert merge.bytes == 3 * 4 * 30 * 48 * 80 * 128 * 2

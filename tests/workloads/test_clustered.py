@@ -117,7 +117,7 @@ def test_all_of_the_mass_is_all_clusters(tmp_path):
 
 @pytest.mark.parametrize(
     ("params", "message"),
-    [({}, "was not published"), ({"estimator": "k_means"}, "holds 2 heads of 512 tokens, the call has 3 of 512")],
+    [({}, "was not published"), ({"estimator": "k_means"}, "hold 2 heads of 512 x 512 tokens, the call has 3 of 512")],
 )
 def test_files_that_do_not_fit(tmp_path, params, message):
     family = Clustered(q_clusters=8, k_clusters=8, keep=0.5, qk=clusters_of(tmp_path), **params)
