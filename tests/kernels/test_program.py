@@ -404,6 +404,7 @@ def runs():
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
         "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
         "tcgen05_single": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
+        "wgmma_serial": ("fa3", "h100", {"q_rows": 192, "kv_rows": 160, "d": 64}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }
