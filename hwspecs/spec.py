@@ -209,7 +209,7 @@ class GpuSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     title: str
-    vendor: Literal["nvidia", "amd"]
+    vendor: Literal["nvidia", "amd", "research"]
     arch: str
     chip: Chip
     sm: Sm

@@ -15,13 +15,17 @@ from msgspec import Meta, Struct
 from ..facts import Provenance, Shelf, UserError
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Tiling
+from ..workloads.problem import BYTES
 
 Size = Annotated[int, Meta(ge=1, le=2**20)]
 Cycles = Annotated[float, Meta(ge=0, le=1e7)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[float, Meta(ge=0, le=64)]
 """Operations of one element."""
-MaskClass = Literal["dense", "window", "varlen", "box", "blocks", "element"]
+MaskClass = Literal[
+    "dense", "window", "varlen", "box", "blocks", "element",
+    "gather", "token_gather", "tokens", "kv_major", "pages", "qk_only", "linear", "linear_chain", "small", "unstructured",
+]  # fmt: skip
 Phase = Literal["prefill", "decode", "diffusion", "backward"]
 FORWARD = ("prefill", "diffusion")
 """Phases that one and the same kernel serves: whole sequences of queries."""
@@ -56,6 +60,8 @@ class Tile(_Table, frozen=True):
     """Mask classes for which it is used (`causal` for dense causal calls); empty for all."""
     rows: Annotated[int, Meta(ge=0, le=2**20)] = 0
     """Most rows of one K/V head (queries times heads that share it) for which it is used; 0 for any number."""
+    columns: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Columns of the output that a CTA computes, of kernels that share them out; 0 for all."""
     smem_kib: Annotated[float, Meta(ge=0, le=1024)] = 0
     """Shared memory of a CTA where it is not Q and `stages` tiles of K and of V; 0 where it is."""
 
@@ -76,7 +82,7 @@ class Timing(_Table, frozen=True):
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
-    """Bytes a clock at which a CTA gathers Q and scatters O; 0 where they move as fast as K and V."""
+    """Bytes a clock at which a CTA gathers Q (but see `tma_packs`) and scatters O; 0 where they move as fast as K and V."""
 
 
 class Softmax(_Table, frozen=True):
@@ -129,6 +135,10 @@ class Launch(_Table, frozen=True):
     """Whether a section may hold heads of several items of the batch."""
     packs_gqa: Literal["never", "always", "if_fuller"] = "never"
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
+    tma_packs: tuple[Size, ...] = ()
+    """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
+    packs_by_copy: bool = False
+    """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
 
 
 class Split(_Table, frozen=True):
@@ -152,10 +162,27 @@ class Split(_Table, frozen=True):
     """`fill`: the CTAs of one item of the batch are counted, not those of all (`slack` then bounds the parts)."""
     packed_only: bool = False
     """Only where heads share a tile."""
+    only_shorter: bool = False
+    """`fill`: numbers of parts that make them no shorter than one part fewer does are passed over."""
     overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0
     """`even`: visits that starting on a row counts as."""
     merge: Literal["kernel", "last_cta"] = "kernel"
     """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
+    merge_ahead: Size = 1
+    """Parts of a row that the merging kernel has on their way at a time: it waits for memory once for so many."""
+
+
+class Look(_Table, frozen=True):
+    """What it costs a kernel to look at a tile that it then passes over."""
+
+    cycles: Cycles = 0.0
+    """That the warps which wait for it spend."""
+    mask_bytes: Annotated[float, Meta(ge=0, le=8)] = 0.0
+    """Bytes of a mask that are read for each score of the tile, of tiles that are computed too."""
+
+
+SCANNING = ("byte_mask", "bitmap", "dense_mask")
+"""Mechanisms by which every tile is looked at."""
 
 
 class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -178,6 +205,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dtypes: tuple[Literal["bf16", "fp16", "fp8"], ...]
     tensor_path: Literal["native", "mma_sync"]
     """`mma_sync`: the instruction of older architectures, which reaches only part of the peak of newer ones."""
+    tensor_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Share of the 16-bit tensor rate that its products have, where they are of a wider type (0.5 of tf32)."""
     tiles: tuple[Tile, ...]
     program: str
     """Loop program: which roles it has, and what they do for a tile."""
@@ -191,12 +220,21 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What it is used for."""
     variants: dict[str, str] = {}
     """The profiles that stand in for it: by phase (`decode`, `backward`), by phase and mask class (`decode_window`), or `fp8`."""
+    major: Literal["q", "kv"] = "q"
+    """Axis of the tiles that its CTAs own."""
+    chained: bool = False
+    """A CTA goes through the sequence, and a visit brings queries and takes outputs as well as keys."""
     latent: bool = False
     """V is a part of K (multi-head latent attention): what is fetched as K serves for both."""
     borrows: bool = True
     """Without a calibration of its own, it takes that of a relative; not where its timing is known from elsewhere."""
-    skip: Literal["range", "index_list", "block_mask"]
-    """How it finds the tiles to visit."""
+    skip: Literal["range", "index_list", "byte_mask", "bitmap", "dense_mask"]
+    """How it finds the tiles to visit: loop bounds and index lists lead from one to the next, masks are read for every tile."""
+    look: Look = Look()
+    products: Literal["bf16", "fp16"] | None = None
+    """Type of the products, where keys are kept in another and converted."""
+    scores: Literal["int8"] | None = None
+    """Type in which Q and K are multiplied, where it is not that of P and V."""
     dynamic_kv: bool = False
     """KV tiles start at the first key that a q tile needs."""
     permute_gbps: Annotated[float, Meta(gt=0, le=1e6)] | None = None
@@ -234,7 +272,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def serves(self, spec: GpuSpec, mask_class: str, dtype: str, head_dim: int, phase: str = "prefill") -> bool:
         """Whether the kernel can run such a call on a GPU at all."""
         able = spec.arch in self.archs and mask_class in self.masks and dtype in self.dtypes and phase in self.phases
-        return able and bool(self._fitting(spec, head_dim))
+        fitting = self._fitting(spec, head_dim)
+        return able and bool(fitting) and (not self.latent or head_dim == fitting[0].head_dim)
 
     def variant(self, phase: str, mask_class: str, dtype: str) -> KernelProfile:
         """The profile that stands in for this one in a phase, for a mask class and type; itself where none does.
@@ -252,13 +291,17 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         rows = prod(tile.q)
         fill, packed_fill = (n / (-(-n // rows) * rows) for n in (queries, queries * gqa_group))
         packs = self.launch.packs_gqa == "always" or (self.launch.packs_gqa == "if_fuller" and fill < 0.9 * packed_fill)
-        return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv)
+        return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv, major=self.major)
+
+    def element_bytes(self, problem: AttentionProblem) -> int:
+        """Bytes of one element as it is multiplied."""
+        return BYTES[self.products or problem.dtype]
 
     def token_bytes(self, problem: AttentionProblem) -> int:
-        """Bytes of K and V of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
-        d, dv, element = problem.head_dim, problem.head_dim_v, problem.element_bytes
+        """Bytes that visits bring of one token and K/V head, as they are kept; of FlashMLA's fp8 cache with its scales."""
+        d, dv, element = problem.head_dim, problem.head_dim_v, self.element_bytes(problem)
         if not self.latent:
-            return (d + dv) * element
+            return (d + dv) * element * (2 if self.chained else 1)
         return dv + dv // 128 * 4 + (d - dv) * element if self.softmax.dequantize else d * element
 
     def smem_kib(self, tile: Tile, head_dim: int, head_dim_v: int, element_bytes: int) -> float:
@@ -314,8 +357,6 @@ def candidates(
     profiles = (kernels.load(name) for name in kernels.names())
     able = [p for p in profiles if p.serves(spec, mask_class, dtype, head_dim, phase)]
     if not able:
-        of_phase = "" if phase in ("prefill", "diffusion") else f" of phase {phase}"
-        raise UserError(
-            f"no profiled kernel runs {mask_class} masks{of_phase} in {dtype} with head_dim {head_dim} on {spec.name} ({spec.arch})"
-        )
+        wanted = f"{mask_class} masks{'' if phase in FORWARD else f' of phase {phase}'} in {dtype} with head_dim {head_dim}"
+        raise UserError(f"no profiled kernel runs {wanted} on {spec.name} ({spec.arch})")
     return sorted(able, key=lambda p: (p.preference, p.name))

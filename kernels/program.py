@@ -23,16 +23,25 @@ from .tensor_core import Operand, matmul
 UNITS = ("tensor", "ex2", "fma", "alu", "smem", "tmem")
 """Units of an SM that ops compete for."""
 
-Kind = Literal["plain", "masked", "qk_only", "skipped"]
-KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped")
-"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over."""
+Kind = Literal["plain", "masked", "qk_only", "skipped", "gather"]
+KINDS: tuple[Kind, ...] = ("plain", "masked", "qk_only", "skipped", "gather")
+"""What a visit can cost: a tile without and with an element mask, one of which only the scores are computed, one passed over, and
+one whose keys lie scattered in memory."""
 
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
     "scores_read", "probabilities_write", "p_to_smem", "barrier",
+    # By halves of the head width.
+    "load_k_half", "load_v_half", "qk_half", "pv_half",
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # Linear attention in fp32: Q, K and V widened, scores of the chunk, a product with the state, decay, the chunk added to it.
+    "widen", "wide_qk", "wide_pv", "state_read", "decay", "state_add",
+    # Softmax on the array that multiplies.
+    "array_softmax",
+    # K and V of bitmaps and packed values.
+    "unpack_k", "unpack_v",
     # V of 8 bits, which wgmma takes by columns only: turned in shared memory.
     "transpose_v",
     # CTAs that own keys and visit queries: `rows` are the keys that a share owns, `keys` the queries of a visit.
@@ -180,6 +189,10 @@ class _Share(NamedTuple):
     element_bytes: int
     rate: float
     mask_alu: float
+    segment: int = 1
+    score_rate: float = 0.0
+    """Rate of QK, where it has one of its own."""
+    stored: float = 1.0
 
     @property
     def scores(self) -> int:
@@ -215,6 +228,9 @@ def build(
     warps: int,
     tensor_rate: float,
     mask_alu: float,
+    segment: int = 1,
+    score_rate: float = 0.0,
+    stored: float = 1.0,
     template: Template | None = None,
 ) -> LoopProgram:
     """The loop program of a kernel for one tile shape on a GPU.
@@ -231,6 +247,12 @@ def build(
         FLOP per clock and SM.
     mask_alu : float
         ALU operations of the element mask, for each score.
+    segment : int
+        Keys that lie side by side in memory, of gathered tiles.
+    score_rate : float
+        FLOP per clock and SM of QK, where Q and K are of another type than P and V; 0 for `tensor_rate`.
+    stored : float
+        Bytes in which K and V lie in memory, over those of whole ones.
     template : Template, optional
         In place of the profile's.
 
@@ -246,8 +268,21 @@ def build(
     form = template or programs.load(profile.program)
     copies = max(1, q_rows // form.rows) if form.rows else 1
     share = _Share(
-        spec, profile, warps, copies, q_rows // copies, kv_rows, head_dim, head_dim_v, element_bytes, tensor_rate, mask_alu
+        spec,
+        profile,
+        warps,
+        copies,
+        q_rows // copies,
+        kv_rows,
+        head_dim,
+        head_dim_v,
+        element_bytes,
+        tensor_rate,
+        mask_alu,
+        segment,
+        stored,
     )
+    share = share._replace(score_rate=score_rate)
     whole = share._replace(rows=q_rows, shares=1)
     placed = list(_placed(form, copies))
     index = {(p.op.name, p.copy): number for number, p in enumerate(placed)}
@@ -255,9 +290,15 @@ def build(
     lag_cycles = profile.timing.lag_cycles
     in_step = q_rows > spec.mma.m and any(p.op.leads for p in placed)
     ops = []
+    looks = _look(whole)
+    looking: set[int] = set()
     for p in placed:
         own = whole if p.copy is None else share
         costs = {kind: _total(own, p.op, kind) for kind in KINDS}
+        if not p.op.runs_on and p.role not in looking:
+            # Warps that fetch run ahead of those that compute, and look early enough.
+            looking.add(p.role)
+            costs["skipped"] = costs["skipped"]._replace(length=looks)
         if "max" in p.op.work:
             # That nothing of a tile matters, the warps of a share find out together.
             agreed = costs["qk_only"].latency + profile.timing.handoff_cycles
@@ -290,10 +331,37 @@ def build(
                 steals={kind: contention * cost.length for kind, cost in costs.items()},
                 load_bytes={kind: cost.load_bytes for kind, cost in costs.items()},
                 loads=next((_LOADS[work] for work in p.op.work if work in _LOADS), ""),
-                needs_q=not {"qk", "kq"}.isdisjoint(p.op.work),
+                needs_q=not {"qk", "qk_half", "kq"}.isdisjoint(p.op.work),
             )
         )
     return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops))
+
+
+def _look(tile: _Share) -> float:
+    """Cycles in which the warps that compute find that a tile is passed over."""
+    look = tile.profile.look
+    read = tile.scores * look.mask_bytes
+    # A mask tile comes through the SM's port, and its words are joined on the ALU.
+    return look.cycles + read / tile.spec.mem.l2.sm_bytes_per_clk + read / 4 / tile.spec.units.alu_lanes
+
+
+SECTOR = 32
+"""Bytes that L2 hands out at least."""
+
+CHUNK = 16
+"""Bytes that a thread copies at a time where no tensor map describes the rows (cp.async)."""
+
+ADDRESS_ALU = 4.0
+"""ALU operations for the address of a chunk: row of the list, times the stride, plus column; a compare."""
+
+
+def _gathered(share: _Share, cost: _Cost) -> _Cost:
+    """A load whose rows are found in a list: whole sectors, an address for each chunk, and the list itself before it."""
+    row = cost.load_bytes / share.keys
+    piece = max(row * share.segment, 1.0)
+    fetched = round(cost.load_bytes * -(-piece // SECTOR) * SECTOR / piece)
+    alu = cost.load_bytes / CHUNK * ADDRESS_ALU / share.spec.units.alu_lanes
+    return _Cost({"alu": alu}, (share.spec.mem.l2.latency_near or 250.0), fetched)
 
 
 class _Placed(NamedTuple):
@@ -369,6 +437,8 @@ def _total(share: _Share, op: TemplateOp, kind: Kind) -> _Total:
         for name in work:
             if _runs(name, kind):
                 cost = _WORK[name](share)
+                if kind == "gather" and name in _LOADS:
+                    cost = _gathered(share, cost)
                 latency, load_bytes = max(latency, cost.latency), load_bytes + cost.load_bytes
                 one_by_one += max(cost.units.values(), default=0.0)
                 for unit, cycles in cost.units.items():
@@ -380,11 +450,14 @@ def _total(share: _Share, op: TemplateOp, kind: Kind) -> _Total:
     return _Total(units, until_result + afterwards, latency - afterwards, load_bytes)
 
 
-_LOADS: dict[str, Literal["k", "v"]] = {"load_k": "k", "load_half": "k", "load_q": "k", "load_v": "v", "load_do": "v"}
+_LOADS: dict[str, Literal["k", "v"]] = {
+    **dict.fromkeys(("load_k", "load_k_half", "load_half", "load_q"), "k"),
+    **dict.fromkeys(("load_v", "load_v_half", "load_do"), "v"),
+}
 """Which of the two tiles of a visit a work item fetches."""
 
-_SCORES_ONLY = {"load_k", "load_q", "load_half", "dequantize_eighth", "receive_half"}
-_SCORES_ONLY |= {"qk", "kq", "mask", "max", "scores_read", "barrier"}
+_SCORES_ONLY = {"load_k", "load_k_half", "load_q", "load_half", "dequantize_eighth", "receive_half"}
+_SCORES_ONLY |= {"qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
 
 
 def _runs(work: str, kind: Kind) -> bool:
@@ -473,15 +546,40 @@ def _latent_bytes(share: _Share) -> int:
     return share.d_v + share.d_v // 128 * 4 + (share.d - share.d_v) * share.element_bytes
 
 
+def _array_softmax(share: _Share) -> _Cost:
+    """Maximum, difference, exponential and sum of a score take a slot of the array each that a multiply-add would take."""
+    softmax = share.profile.softmax
+    slots = softmax.max + softmax.scale + softmax.exp + softmax.sum
+    return _Cost({"tensor": 2 * share.scores * slots / share.rate})
+
+
+_WIDE = 4
+"""Bytes of an element in fp32."""
+
+
+def _widen(share: _Share) -> _Cost:
+    """Q, K and V to fp32, and into shared memory as factors of products; scores and state go there too."""
+    loaded = share.rows * share.d + share.keys * (share.d + share.d_v)
+    factors = loaded + share.scores + share.d * share.d_v
+    return _Cost({**_alu(share, loaded).units, **_smem(share, _WIDE * factors).units})
+
+
+def _unpack(share: _Share, width: int) -> _Cost:
+    """Each element finds its place among the packed values, and goes into shared memory, zeros included."""
+    elements = share.keys * width
+    operations = _alu(share, elements * share.profile.softmax.dequantize).units
+    return _Cost({**operations, **_smem(share, elements * share.element_bytes).units})
+
+
 def _iteration(share: _Share) -> float:
     cycles = share.profile.timing.iteration_cycles
     return cycles.get(share.spec.arch, cycles.get("other", 0.0))
 
 
 _WORK: dict[str, Callable[[_Share], _Cost]] = {
-    "load_k": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes),
-    "load_v": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes),
-    "qk": lambda s: _product(s, s.keys, s.d, "smem"),
+    "load_k": lambda s: _Cost({}, load_bytes=round(s.keys * s.d * s.element_bytes * s.stored)),
+    "load_v": lambda s: _Cost({}, load_bytes=round(s.keys * s.d_v * s.element_bytes * s.stored)),
+    "qk": lambda s: _product(s._replace(rate=s.score_rate or s.rate), s.keys, s.d, "smem"),
     "pv": lambda s: _product(s, s.d_v, s.keys, "tmem" if s.in_tmem else "registers"),
     "mask": lambda s: _alu(s, s.scores * s.mask_alu),
     "max": lambda s: _Cost({"alu": s.scores * s.profile.softmax.max / (s.spec.units.max_lanes or s.spec.units.alu_lanes)}),
@@ -494,6 +592,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "probabilities_write": lambda s: _tmem(s, s.element_bytes * s.scores),
     "p_to_smem": lambda s: _smem(s, s.element_bytes * s.scores),
     "barrier": lambda s: _Cost({}, latency=_iteration(s)),
+    "load_k_half": lambda s: _Cost({}, load_bytes=s.keys * s.d * s.element_bytes // 2),
+    "load_v_half": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes // 2),
+    "qk_half": lambda s: _product(s, s.keys, s.d // 2, "smem"),
+    "pv_half": lambda s: _product(s, s.d_v // 2, s.keys, "tmem" if s.in_tmem else "registers"),
     "load_half": lambda s: _Cost({}, load_bytes=s.keys // 2 * _latent_bytes(s)),
     "dequantize_eighth": lambda s: _Cost(
         {
@@ -502,6 +604,16 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
         }
     ),
     "receive_half": lambda s: _smem(s, s.keys / 2 * s.d * s.element_bytes),
+    "array_softmax": _array_softmax,
+    "widen": _widen,
+    "wide_qk": lambda s: _product(s._replace(element_bytes=_WIDE), s.keys, s.d, "smem"),
+    "wide_pv": lambda s: _product(s._replace(element_bytes=_WIDE), s.d_v, s.keys, "smem"),
+    "state_read": lambda s: _product(s._replace(element_bytes=_WIDE), s.d_v, s.d, "smem"),
+    "state_add": lambda s: _product(s._replace(rows=s.d, element_bytes=_WIDE), s.d_v, s.keys, "smem"),
+    # Of the scores, of what the state gives and its sum with what the scores gave, of the keys, and of the state.
+    "decay": lambda s: _fma(s, s.scores + 2 * s.rows * s.d_v + s.keys * s.d + s.d * s.d_v),
+    "unpack_k": lambda s: _unpack(s, s.d),
+    "unpack_v": lambda s: _unpack(s, s.d_v),
     # Read and written once; bytes of four rows are sorted into words, two permutations a word.
     "transpose_v": lambda s: _Cost(
         {**_smem(s, 2 * s.keys * s.d_v * s.element_bytes).units, **_alu(s, s.keys * s.d_v / 2 * s.element_bytes).units}

@@ -113,8 +113,8 @@ def breakeven(
 
     Examples
     --------
-    >>> found = breakeven("sliding_window", "h100", params={"window": 4096}, low=1024, high=65536)
-    >>> found.above, found.points[0].speedup < 1.1, found.points[-1].speedup > 4
+    >>> found = breakeven("sliding_window", "h100", params={"window": 4096}, target=2.0)
+    >>> found.above, found.points[0].speedup < 2, found.points[-1].speedup > 4
     (True, True, True)
     """
     spec = gpus.load(hw) if isinstance(hw, str) else hw

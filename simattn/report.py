@@ -114,7 +114,7 @@ def print_prediction(p: Prediction, spec: GpuSpec) -> None:
     heads = f"{problem['q_heads']} heads" if same else f"{problem['q_heads']} query and {problem['kv_heads']} K/V heads"
     text = f" + {problem['text']} text tokens" if problem["text"] else " tokens"
     queries = f", {problem['seq_q']:,} queries" if problem["seq_q"] != problem["seq_kv"] else ""
-    shown = [f"{key}={_value(value)}" for key, value in p.pattern_params.items() if value is not None]
+    shown = [f"{key}={_value(value)}" for key, value in p.pattern_params.items() if value not in (None, "")]
     say(f"{p.pattern} on {spec.title}", "bold")
     say(f"kernel {p.kernel}, tiles of {_value(p.q_tile)} queries by {_value(p.kv_tile)} keys")
     say(f"batch {problem['batch']}, {heads} of {problem['head_dim']}, {problem['dtype']}; grid {grid}{text}{queries}")
@@ -276,9 +276,9 @@ def _assumed(p: Prediction) -> str:
         lines.append(f"the band is to hold nine in ten measured times: {p.provenance.why}")
     if p.provenance.exactness != "exact":
         lines.append(f"an approximation of what was published: {p.provenance.exactness}")
-    if p.provenance.seed_spread:
-        low, high = p.provenance.seed_spread
-        lines.append(f"blocks drawn at random; other seeds give {low:.3f} to {high:.3f} times the work, which is in the band")
+    low, high = p.provenance.seed_spread or (1.0, 1.0)
+    if low < high:
+        lines.append(f"which keys are read is drawn at random; other seeds give {low:.3f} to {high:.3f} times the work")
     if p.provenance.recalled:
         lines.append(f"from memory, without a source: {', '.join(p.provenance.recalled)}")
     corrected = f", corrected by {p.correction:.3f} after every tile of some heads" if p.correction != 1 else ""

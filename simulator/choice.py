@@ -12,7 +12,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import Calibration, KernelProfile, Tile, candidates, constants, kernels
 from ..workloads import AttentionProblem, Tiling
 
-PACKABLE = ("dense", "window", "varlen")
+PACKABLE = ("dense", "window", "varlen", "tokens", "token_gather")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
 PACKABLE_DECODE = (*PACKABLE, "blocks")
@@ -73,6 +73,10 @@ def choose_kernel(
         raise UserError(f"kernel {profile.name} does not run in {problem.dtype}, only in {', '.join(profile.dtypes)}")
     if problem.phase not in profile.phases:
         raise UserError(f"kernel {profile.name} is not for phase {problem.phase}, only for {', '.join(profile.phases)}")
+    if profile.latent and problem.head_dim_v >= problem.head_dim:
+        raise UserError(
+            f"kernel {profile.name} takes V as a part of K: head_dim_v must be below head_dim, got {problem.head_dim_v}"
+        )
     packed = problem.gqa_group if mask_class in (PACKABLE_DECODE if problem.phase == "decode" else PACKABLE) else 1
     rows, grid_axes = problem.seq_q * packed, axes if mask_class == "box" else 1
     tile = profile.tile_for(spec, width, mask_class, grid_axes, causal=problem.causal, rows=rows)

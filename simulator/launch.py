@@ -49,7 +49,8 @@ def kinds_of_rows(schedule: TileSchedule, plan: MaskPlan) -> Ints:
         masked = np.zeros_like(counts.visited)
     else:
         masked = counts.visited - counts.full - counts.gather
-    return np.stack([counts.visited - masked, masked, counts.qk_only, counts.skipped], axis=1)
+    gathered = np.zeros_like(masked) if plan.every else counts.gather
+    return np.stack([counts.visited - masked - gathered, masked, counts.qk_only, counts.skipped, gathered], axis=1)
 
 
 class Section(NamedTuple):
@@ -106,14 +107,15 @@ class Grid(NamedTuple):
         """CTAs of all rounds."""
         return int((self.ctas * self.rounds).sum())
 
-    def partial(self, schedule: TileSchedule) -> tuple[int, int]:
-        """Rows of output that parts of divided owner tiles leave, and rows that they belong to."""
+    def partial(self, schedule: TileSchedule) -> tuple[int, int, int]:
+        """Rows of output that parts of divided owner tiles leave, rows that they belong to, and most parts of one."""
         most = _visits(schedule)[self.row]
         divided = self.high - self.low < most
         rounds = np.repeat(self.rounds, self.ctas)
         live = schedule.row_live[self.row] * rounds
         begins = divided & (self.low == 0)
-        return int(live[divided & (self.high > self.low)].sum()), int(live[begins].sum())
+        parts = -(-most[begins] // np.maximum(self.high - self.low, 1)[begins])
+        return int(live[divided & (self.high > self.low)].sum()), int(live[begins].sum()), int(parts.max(initial=0))
 
 
 def _visits(schedule: TileSchedule) -> Ints:
@@ -228,5 +230,6 @@ def _pipeline_kinds(found: Visits, plan: MaskPlan) -> NDArray[np.int8]:
     plain, masked = KINDS.index("plain"), KINDS.index("masked")
     partial = masked if plan.every or plan.axes else plain
     full = masked if plan.every else plain
-    table = np.array([full, partial, full, KINDS.index("qk_only"), KINDS.index("skipped")], np.int8)
+    gathered = masked if plan.every else KINDS.index("gather")
+    table = np.array([full, partial, gathered, KINDS.index("qk_only"), KINDS.index("skipped")], np.int8)
     return table[found.kind]

@@ -61,6 +61,8 @@ class Code(NamedTuple):
     """Roles that may wait for an op."""
     ring: int
     """Tiles, a power of two, for which the times of an op are remembered."""
+    pieces: int
+    """Loads that fetch one tile of K, or of V."""
 
 
 def encode(program: LoopProgram) -> Code:
@@ -74,9 +76,12 @@ def encode(program: LoopProgram) -> Code:
     # Times of an op are remembered for twice as many tiles as any two ops can be apart.
     furthest = max(op.ahead for op in ops) + max((edge.distance for edge in edges), default=0)
     ring = 2 ** (2 * furthest).bit_length()
+    fetched = {letter: [number for number, op in enumerate(ops) if op.loads == letter] for letter in "kv"}
+    pieces = max(1, *map(len, fetched.values()))
     op_table, after, wake = [], 0, 0
     for number, op in enumerate(ops):
-        row = [op.ahead, op.runs_on, op.needs_q, op.loads == "v", after, after + len(op.after)]
+        part = pieces * (op.loads == "v") + (fetched[op.loads].index(number) if op.loads else 0)
+        row = [op.ahead, op.runs_on, op.needs_q, part, after, after + len(op.after)]
         row += [wake, wake + len(wakes[number]), any(edge.op == number and edge.on_issue for edge in edges)]
         op_table.append(row)
         after, wake = row[AFTER_END], row[WAKES_END]
@@ -90,6 +95,7 @@ def encode(program: LoopProgram) -> Code:
         np.array([[[_ticks(op.units[kind].get(unit, 0.0)) for unit in UNITS] for op in ops] for kind in KINDS], np.int64),
         np.array([role for w in wakes for role in w], np.int64),
         ring,
+        pieces,
     )
 
 
@@ -102,8 +108,10 @@ class Memory(NamedTuple):
 
     port: int
     """Of the way into one SM."""
-    rows: int
-    """Of the way of Q into, and of O out of one SM."""
+    q: int
+    """Of the way of Q into one SM."""
+    o: int
+    """Of the way of O out of it."""
     l2: int
     dram: int
     l2_latency: int
@@ -183,8 +191,9 @@ def run(
         Ops to record at most, and SMs of which. Recording changes no result.
     """
     events = np.empty((record, 6), np.int64)
+    held = min(warm * code.pieces, memory.capacity)
     end, dram_bytes, l2_bytes, recorded = _run(
-        code, work, memory, sms, slots, round(prologue * TICKS), tiles, warm, persistent, events, record_sms
+        code, work, memory, sms, slots, round(prologue * TICKS), tiles * code.pieces, held, persistent, events, record_sms
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")
@@ -208,12 +217,12 @@ def _run(
     # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
     # has its references counted, which costs more than what the loop does with it.
     role_first, ahead_most, op_table, after, cost = code.role_first, code.ahead_most, code.op, code.after, code.cost
-    takes, wakes, ring = code.takes, code.wakes, code.ring
+    takes, wakes, ring, pieces = code.takes, code.wakes, code.ring, code.pieces
     row_first, visit_tile, visit_kind, row_bytes = work.row_first, work.tile, work.kind, work.row_bytes
     row_keys, width = work.row_keys, work.width
     cta_row, cta_keys = work.cta_row, work.cta_keys
-    port_rate, rows_rate, l2_rate, dram_rate, streams = memory.port, memory.rows, memory.l2, memory.dram, memory.streams
-    multicast = memory.multicast
+    port_rate, q_rate, o_rate, l2_rate, dram_rate = memory.port, memory.q, memory.o, memory.l2, memory.dram
+    multicast, streams = memory.multicast, memory.streams
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
@@ -296,7 +305,7 @@ def _run(
                 amount = cost[U(kind), U(op), BYTES]
                 if amount:
                     here = visit_tile[U(cta[U(mine), FIRST] + tile)]
-                    key = cta_keys[U(cta[U(mine), WHICH])] + 2 * here + op_table[U(op), PART]
+                    key = (cta_keys[U(cta[U(mine), WHICH])] + 2 * here) * pieces + op_table[U(op), PART]
                     behind = (here + 1) * width - row_keys[U(cta_row[U(cta[U(mine), WHICH])])]
                     if behind > 0:
                         amount = max(amount * (width - behind) // width, 1)
@@ -308,10 +317,11 @@ def _run(
                     due[U(sm)] = now
                     break
                 granted = False
-                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * (rows_rate if key < 0 else port_rate) >> BYTE_SHIFT)
+                rate = port_rate if key >= 0 else q_rate if role == starts else o_rate
+                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * rate >> BYTE_SHIFT)
                 l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
                 l2_bytes += amount if key < 0 else amount // multicast
-                end = max(l2_free, port_free[U(sm)]) + l2_latency
+                end = max(l2_free, port_free[U(sm)]) + l2_latency + (cost[U(kind), U(op), LATENCY] if key >= 0 else 0)
                 if (streams and key < 0) or (key >= 0 and arrival[U(key)] < 0):
                     dram_free = max(dram_free, now) + (amount * dram_rate >> BYTE_SHIFT)
                     dram_bytes += amount
@@ -368,7 +378,7 @@ def _run(
             else:
                 # -- an op is issued ---------------------------------------------------------------------------------
                 if amount:
-                    at[U(own), SOONEST] = now
+                    at[U(own), SOONEST] = now + cost[U(kind), U(op), LENGTH]
                 else:
                     # All units, used or not: without a branch it is quicker than a list of those that are.
                     for unit in range(6):

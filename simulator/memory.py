@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
 from ..workloads.runs import paint
-from ..workloads.schedule import Group
+from ..workloads.schedule import Group, Kind
 
 
 class Traffic(NamedTuple):
@@ -33,6 +33,7 @@ def traffic(
     row_bytes: float,
     token_bytes: float,
     visit_bytes: Sequence[float],
+    look_bytes: float = 0.0,
     resident: int,
     heads_share: int = 1,
     multicast: int = 1,
@@ -48,6 +49,8 @@ def traffic(
         Of K and V of one token, as they lie in DRAM.
     visit_bytes : sequence of float
         That pass through L2 for a tile computed whole, and for one of which only the scores are.
+    look_bytes : float
+        Of a mask, read for every tile that is looked at.
     resident : int
         CTAs that run at the same time on all SMs.
     heads_share : int
@@ -65,6 +68,7 @@ def traffic(
     token = token_bytes
     q_and_o = schedule.total(schedule.row_live) * 2 * row_bytes
     visits = schedule.visited * visit_bytes[0] + schedule.qk_only * visit_bytes[1]
+    masks = (schedule.visited + schedule.total(schedule.counts.skipped)) * look_bytes
     capacity = spec.mem.l2.mib * 2**20
     keys = 0.0
     for group in schedule.groups:
@@ -77,9 +81,9 @@ def traffic(
         else:
             in_step = _tiles_in_step(schedule, group, resident) * schedule.kv_tile * token
             keys += all_keys * distinct if float(in_step.max(initial=0.0)) <= capacity else float(in_step.sum()) * group.copies
-    dram = q_and_o + keys
+    dram = q_and_o + keys + masks
     missing = 1.0 if warm is None else missing_share(spec, dram + warm)
-    return Traffic(visits / multicast + q_and_o, dram * missing, missing)
+    return Traffic(visits / multicast + q_and_o + masks, dram * missing, missing)
 
 
 def missing_share(spec: GpuSpec, footprint: float) -> float:
@@ -106,9 +110,9 @@ def _tiles_in_step(schedule: TileSchedule, group: Group, resident: int) -> NDArr
     """Different tiles that each set of `resident` neighbouring rows of a group visits."""
     runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
     sets = ceil(group.rows / resident)
-    tile = schedule.kv_tile
-    start, stop = runs.start // tile, -(-runs.stop // tile)
-    union = paint(sets, runs.row // resident, start, stop, np.ones(len(start), bool), None)
+    tile, read = schedule.kv_tile, runs.kind != Kind.SKIPPED
+    start, stop = runs.start[read] // tile, -(-runs.stop[read] // tile)
+    union = paint(sets, runs.row[read] // resident, start, stop, np.ones(len(start), bool), None)
     return np.bincount(union.row, weights=union.length, minlength=sets)
 
 

@@ -212,7 +212,7 @@ def decode_step(layers: int, layer: Layer, fetch: float, logits: float, *, prefe
     --------
     >>> layer = Layer(1e-5, 1e-5, 2e-5, 4e-5)
     >>> [round(run(decode_step(10, layer, 5e-5, 0.0, prefetch=early)).seconds * 1e6) for early in (False, True)]
-    [1300, 830]
+    [1300, 850]
     """
     graph = TaskGraph()
     chosen: int | None = None

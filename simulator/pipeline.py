@@ -15,6 +15,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import KINDS, KernelProfile, Kind, LoopProgram, Tile, build, programs
 from ..workloads import AttentionProblem
 from .machine import TICKS, Code, Memory, Work, encode, fixed, run
+from .side import flops_per_clk
 
 SHORT = 16
 """Visits from which on a CTA is taken to be steady."""
@@ -55,8 +56,10 @@ class SmPipeline(NamedTuple):
         Its ops; `code` is the same as tables.
     ctas : int
         CTAs resident on an SM.
-    q_bytes : int
+    row_bytes : float
         Bytes of Q, and of O, of one row of a tile.
+    q_by_tma : bool
+        Q comes as fast as K and V.
     """
 
     spec: GpuSpec
@@ -68,6 +71,7 @@ class SmPipeline(NamedTuple):
     kv_rows: int
     ctas: int
     row_bytes: float
+    q_by_tma: bool
 
     def units(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
@@ -78,7 +82,7 @@ class SmPipeline(NamedTuple):
         timing = self.profile.timing
         return _steady(
             _Frozen(self.code),
-            _local_memory(self.spec, self.profile),
+            _local_memory(self.spec, self.profile, self.q_by_tma),
             self.ctas,
             timing.prologue_cycles,
             round(self.row_bytes * self.q_rows),
@@ -90,7 +94,7 @@ class SmPipeline(NamedTuple):
     ) -> Memory:
         """The shared memory system in terms of this kernel's tiles."""
         tile_bytes = max(int(op.load_bytes["plain"]) for op in self.program.ops)
-        return _local_memory(self.spec, self.profile)._replace(
+        return _local_memory(self.spec, self.profile, self.q_by_tma)._replace(
             l2=fixed(l2_bytes_per_clk),
             dram=fixed(dram_bytes_per_clk),
             dram_latency=round((self.spec.mem.dram.latency_ns or 500.0) * 1e-9 * clock_hz * TICKS),
@@ -108,8 +112,12 @@ def sm_pipeline(
     q_rows: int,
     kv_rows: int,
     mask_axes: int = 1,
+    segment: int = 1,
+    stored: float = 1.0,
 ) -> SmPipeline:
     """The pipeline of a kernel on a GPU; `q_rows` and `kv_rows` may differ from the profile's tile.
+
+    `segment` keys lie side by side in memory where they are gathered, and K and V take the share `stored` of their bytes.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -120,7 +128,8 @@ def sm_pipeline(
     >>> sm.units("plain")["tensor"], bool(sm.steady().together[0] > 2048)
     (2048.0, True)
     """
-    rate = spec.tensor_flops_per_clk(problem.dtype) * spec.eff.tensor
+    rate = spec.tensor_flops_per_clk(profile.products or problem.dtype) * spec.eff.tensor * profile.tensor_share
+    element = profile.element_bytes(problem)
     if profile.tensor_path == "mma_sync":
         rate *= spec.mma.legacy_fraction
     program = build(
@@ -129,22 +138,25 @@ def sm_pipeline(
         q_rows=q_rows,
         kv_rows=kv_rows,
         head_dim=problem.head_dim,
-        head_dim_v=problem.head_dim_v,
-        element_bytes=problem.element_bytes,
+        head_dim_v=tile.columns or problem.head_dim_v,
+        element_bytes=element,
         stages=tile.stages,
         warps=tile.threads // 32,
         tensor_rate=rate,
         mask_alu=profile.mask.operations(mask_axes),
+        segment=segment,
+        score_rate=flops_per_clk(spec, profile.scores) * spec.eff.tensor if profile.scores else 0.0,
+        stored=stored,
         template=programs.load(tile.program or profile.program),
     )
-    ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, problem.element_bytes)
+    ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)
     # CTAs of a backward pass own keys: of each row they read K and V, and write both gradients.
-    element = problem.element_bytes
     row_bytes = (problem.head_dim * element + problem.head_dim_v * max(element, 2)) / (1 if problem.phase == "backward" else 2)
-    return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes)
+    q_by_tma = problem.gqa_group in profile.launch.tma_packs
+    return SmPipeline(spec, profile, tile, program, encode(program), q_rows, kv_rows, ctas, row_bytes, q_by_tma)
 
 
-def _local_memory(spec: GpuSpec, profile: KernelProfile) -> Memory:
+def _local_memory(spec: GpuSpec, profile: KernelProfile, q_by_tma: bool) -> Memory:
     """What an SM sees of a memory system that it has for itself."""
     l2 = spec.mem.l2
     near = l2.latency_near or 250.0
@@ -152,7 +164,8 @@ def _local_memory(spec: GpuSpec, profile: KernelProfile) -> Memory:
     latency = (near + (l2.latency_far or near)) / 2 + (tma or 0.0)
     cycles = round(latency * TICKS)
     rows = min(profile.timing.rows_bytes_per_clk or l2.sm_bytes_per_clk, l2.sm_bytes_per_clk)
-    return Memory(fixed(l2.sm_bytes_per_clk), fixed(rows), 0, 0, cycles, cycles, 2**40, 1, 1)
+    port = fixed(l2.sm_bytes_per_clk)
+    return Memory(port, port if q_by_tma else fixed(rows), fixed(rows), 0, 0, cycles, cycles, 2**40, 1, 1)
 
 
 class _Frozen:

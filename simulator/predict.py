@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, get_args
 
@@ -12,16 +12,17 @@ import msgspec
 from ..facts import Document, UserError, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import Calibration, KernelProfile, kernels
-from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling, TilingOf
+from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling
 from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import cache_write_seconds
+from .memory import cache_write_seconds, memory_op_seconds
 from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting
 from .side import side_op
+from .split import packing_copies
 from .waterfall import STAGES, KernelTime, attention_time
 
 
@@ -168,7 +169,8 @@ class Run(NamedTuple):
     """A simulated call, in seconds."""
 
     plan: Plan
-    tiling_of: TilingOf
+    choice_of: Callable[[str, str | None], KernelChoice]
+    """The kernel that ran a mask class, given the one that the system's own code uses."""
     choice: KernelChoice
     """The kernel that ran the pattern itself."""
     profiles: tuple[KernelProfile, ...]
@@ -206,10 +208,7 @@ def simulate(
             chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable, known=known)
         return chosen[needed, own]
 
-    def tiling_of(needed: str, own: str | None) -> Tiling:
-        return choice_of(needed, own).tiling
-
-    plan = asked.pattern.plan(problem, asked.layout, tiling_of)
+    plan = asked.pattern.plan(problem, asked.layout, lambda needed, own: choice_of(needed, own).tiling)
     times: list[KernelTime] = []
     runs: list[KernelRun] = []
     side: list[SideOp] = []
@@ -224,6 +223,10 @@ def simulate(
             launches = min(op.launches, op.schedule.copies)
             latency_ms = time.stages["launch"] * 1e3
             runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
+            copies = packing_copies(choice.profile, problem, choice.tiling.pack)
+            if copies is not None:
+                took = memory_op_seconds(choice.spec, copies, None, missing=0.0, replayed=setting.replayed)
+                side.append(SideOp(op=copies.name, latency_ms=took * 1e3))
             if time.merge:
                 side.append(SideOp(op="merge of split keys", latency_ms=time.merge * 1e3))
         else:
@@ -232,13 +235,16 @@ def simulate(
     stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(op.latency_ms for op in side) * 1e-3)
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
     ran = {choice.profile.name: choice.profile for choice in (main, *chosen.values())}
-    return Run(plan, tiling_of, main, tuple(ran.values()), stages, busy, runs, side, times[0].correction)
+    return Run(plan, choice_of, main, tuple(ran.values()), stages, busy, runs, side, times[0].correction)
 
 
 def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
     """The kernel of a system's own code where it runs on the GPU, or else None: the usual one."""
     width = max(problem.head_dim, problem.head_dim_v)
-    return own if own and kernels.load(own).serves(spec, mask_class, problem.dtype, width) else None
+    if own is None:
+        return None
+    variant = kernels.load(own).variant(problem.phase, mask_class, problem.dtype)
+    return own if variant.serves(spec, mask_class, problem.dtype, width, problem.phase) else None
 
 
 def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, setting: Setting) -> KernelTime:
@@ -266,7 +272,7 @@ def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
     some = msgspec.structs.replace(p, batch=1, kv_heads=kv_heads, q_heads=kv_heads * p.gqa_group)
 
     def area(pattern: Pattern) -> int:
-        plan = pattern.plan(some, asked.layout, run.tiling_of)
+        plan = pattern.plan(some, asked.layout, lambda needed, own: run.choice_of(needed, own).tiling)
         return sum(op.schedule.tile_area for op in plan if isinstance(op, Attention))
 
     own = max(area(asked.pattern), 1)
@@ -274,7 +280,7 @@ def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:
     return min(1.0, *ratios), max(1.0, *ratios)
 
 
-SPREAD_SEEDS, SPREAD_HEADS = 3, 8
+SPREAD_SEEDS, SPREAD_HEADS = 3, 4
 """Further seeds, and heads of each, that are drawn to see how much the work varies."""
 
 

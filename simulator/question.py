@@ -59,9 +59,10 @@ def question(
         raise UserError(f"pattern {chosen.name} was published on no model: shape needs a model")
     if "qk" in given:
         sizes = load_qk(str(given["qk"])).sizes()
-        q_heads, kv_heads, head_dim = (
-            _same(name, own, sizes[name]) for name, own in (("q_heads", q_heads), ("kv_heads", kv_heads), ("head_dim", head_dim))
-        )
+        head_dim = _same("head_dim", head_dim, sizes["head_dim"])
+        # A file may hold some heads that stand for all of them.
+        if q_heads is None:
+            q_heads, kv_heads = sizes["q_heads"], kv_heads or sizes["kv_heads"]
         if grid is None and frames is None and chosen.default_layout().tokens != sizes["seq_kv"]:
             seq_q, seq_kv = _same("seq_q", seq_q, sizes["seq_q"]), _same("seq_kv", seq_kv, sizes["seq_kv"])
     source = models.load(model or workload.model) if model or shape else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hwspecs import GpuSpec
 from ..kernels import KernelProfile, Split
 from ..workloads import AttentionProblem, Memory, TileSchedule
+from .memory import memory_op_seconds
 
 Ints = NDArray[np.int64]
 
@@ -61,9 +64,10 @@ def _fullest(rule: Split, ctas: int, most: int, sms: int) -> int:
     slots = sms * rule.slots
     if ctas >= rule.below * slots or most <= rule.min_tiles:
         return 1
-    # Finer division that makes no part shorter is none.
-    finest = [n for n in range(1, min(most, slots, MOST_PARTS) + 1) if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
-    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in finest}
+    able: Sequence[int] = range(1, min(most, slots, MOST_PARTS) + 1)
+    if rule.only_shorter:
+        able = [n for n in able if n == 1 or ceil(most / n) != ceil(most / (n - 1))]
+    filled = {parts: ctas * parts / slots / ceil(ctas * parts / slots) for parts in able}
     return next(parts for parts, share in filled.items() if share >= 0.85 * max(filled.values()))
 
 
@@ -82,28 +86,60 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     own = schedule.groups[group]
     shares = max(1, sms // max(1, rows_together))
     counts = schedule.counts.visited[own.first_row : own.first_row + own.rows]
-    lengths = np.repeat(counts[None, :], own.copies, axis=0).ravel()[::rows_together]
+    # Rows of an item that end a tile earlier leave the last visit of their part to the others.
+    longest = counts.reshape(-1, rows_together).max(axis=1)
+    lengths = np.tile(longest, own.copies)
     payload = ceil(int((lengths + rule.overhead_tiles).sum()) / shares) + rule.overhead_tiles
-    cuts: list[tuple[int, int, int]] = []
+    cuts: list[tuple[int, int, int, int]] = []
     item, begin = 0, 0
     for _ in range(shares):
         left = payload
         while item < len(lengths):
             rest = int(lengths[item]) - begin
             if left >= rest + rule.overhead_tiles:
-                cuts.append((item, begin, begin + rest))
+                cuts.append((payload - left, item, begin, begin + rest))
                 left -= rest + rule.overhead_tiles
                 item, begin = item + 1, 0
                 continue
             if left > rule.overhead_tiles:
-                cuts.append((item, begin, begin + left - rule.overhead_tiles))
+                cuts.append((payload - left, item, begin, begin + left - rule.overhead_tiles))
                 begin += left - rule.overhead_tiles
             break
-    items, low, high = (np.array(column, np.int64) for column in zip(*cuts, strict=True))
+    # A CTA goes through all pieces of its share. In the order in which they begin, the first SM to be free takes the piece that
+    # its own CTA would go on to.
+    cuts.sort(key=lambda cut: cut[0])
+    _, items, low, high = (np.array(column, np.int64) for column in zip(*cuts, strict=True))
     first = np.repeat(items * rows_together, rows_together) + np.tile(np.arange(rows_together), len(items))
-    return Part(
-        own.first_row + first % own.rows, first // own.rows, np.repeat(low, rows_together), np.repeat(high, rows_together)
-    )
+    row = first % own.rows
+    low, high = (np.minimum(np.repeat(edge, rows_together), counts[row]) for edge in (low, high))
+    return Part(own.first_row + row, first // own.rows, low, high)
+
+
+def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
+    """The copies that bring the heads of a tile side by side; None where Q can be taken as it lies.
+
+    >>> from simattn.kernels import kernels
+    >>> step = AttentionProblem(batch=2, q_heads=32, kv_heads=8, seq_q=1, seq_kv=4096, head_dim=128, phase="decode")
+    >>> packing_copies(kernels.load("fa2_decode"), step, 4).launches, packing_copies(kernels.load("fa3_decode"), step, 4)
+    (2, None)
+    """
+    if not profile.launch.packs_by_copy or pack == 1 or problem.batch == 1 or problem.kv_heads == 1:
+        return None
+    rows = problem.batch * problem.seq_q * problem.q_heads
+    moved = 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
+    return Memory("heads side by side", moved, launches=2)
+
+
+def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
+    """Time of the kernel that merges parts, launch included, in seconds.
+
+    What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a
+    time as the kernel asks for ahead, and is stored.
+    """
+    near = spec.mem.l2.latency_near or 250.0
+    latency = (near + (spec.mem.l2.latency_far or near)) / 2 + (spec.mem.smem.latency if spec.mem.smem else 0.0)
+    waits = 2 + ceil(parts / rule.merge_ahead)
+    return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + waits * latency / spec.clock_hz("burst")
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

@@ -161,7 +161,7 @@ def trace(
         kernel = fastest_dense(asked, spec, Setting()).kernel
     called = simulate(asked, spec, kernel=kernel, q_tile=q_tile, kv_tile=kv_tile, setting=setting)
     op = next(op for op in called.plan if isinstance(op, Attention))
-    choice = called.choice if op.mask_class == own_class else called.helper
+    choice = called.choice_of(op.mask_class, op.kernel)
     schedule = _fewer_heads(op.schedule, max(1, asked.problem.gqa_group // choice.tiling.pack))
     sms = min(sms, spec.chip.sm_count)
     recording = record(choice.spec, choice, schedule, asked.problem, setting, ops=events + 1, sms=sms)

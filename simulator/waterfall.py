@@ -17,16 +17,18 @@ from numpy.typing import NDArray
 from ..facts import UserError
 from ..hwspecs import GpuSpec
 from ..kernels import KINDS, UNITS
+from ..kernels.profile import SCANNING
 from ..workloads import AttentionProblem, TileSchedule, kv_cache_write
+from ..workloads.scan import scanned
 from .choice import KernelChoice
 from .clock import clock_hz
 from .device import makespan
 from .launch import Grid, MaskPlan, Section, every_cta, grid, kinds_of_rows, mask_plan
 from .machine import TICKS, Outcome, run
-from .memory import Traffic, dram_seconds, l2_seconds, memory_op_seconds, traffic
+from .memory import Traffic, dram_seconds, l2_seconds, traffic
 from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
 from .setting import Setting
-from .split import kv_parts, merge_kernel
+from .split import kv_parts, merge_kernel, merge_seconds
 
 STAGES = ("ideal", "tiles", "padding", "pipeline", "memory", "schedule", "clock", "launch", "side")
 """Stages of a prediction, in order; `side` belongs to a whole plan, the others to each of its attention kernels."""
@@ -132,10 +134,10 @@ def attention_time(
     ladder.climb("clock", seconds / waits * slow)
     ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}
-    merging = merge_kernel(choice.profile, problem, *call.launched.partial(schedule))
-    # What it reads has just been written.
-    merge = memory_op_seconds(spec, merging, None, missing=0.0, replayed=setting.replayed) if merging else 0.0
-    merge = 0.0 if "side" in off else merge
+    partial, merged, parts = call.launched.partial(schedule)
+    merging, rule, merge = merge_kernel(choice.profile, problem, partial, merged), choice.profile.split, 0.0
+    if merging is not None and rule is not None and "side" not in off:
+        merge = merge_seconds(spec, rule, merging, parts, replayed=setting.replayed)
     return KernelTime(ladder.stages, busy | floors, correction, merge)
 
 
@@ -170,8 +172,11 @@ def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: 
     warm = None
     if setting.warm:
         warm = float(kv_cache_write(problem).bytes) if setting.writes_cache else 0.0
+    if choice.profile.skip in SCANNING:
+        schedule = scanned(schedule)
     axes = mask_plan(choice.profile, schedule).axes
-    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, schedule.q_tile, schedule.kv_tile, axes)
+    tile_shape = (schedule.q_tile, schedule.kv_tile)
+    sm = sm_pipeline(spec, choice.profile, choice.tile, problem, *tile_shape, axes, schedule.segment, schedule.stored)
     return _Call.of(sm, choice, schedule, problem, warm, hz)
 
 
@@ -222,8 +227,9 @@ class _Call(NamedTuple):
             spec,
             schedule,
             row_bytes=sm.row_bytes,
-            token_bytes=profile.token_bytes(problem),
+            token_bytes=profile.token_bytes(problem) * schedule.stored,
             visit_bytes=[sm.program.load_bytes(kind) for kind in ("plain", "qk_only")],
+            look_bytes=schedule.q_tile * schedule.kv_tile * profile.look.mask_bytes,
             resident=spec.chip.sm_count * sm.ctas,
             heads_share=heads_share,
             multicast=choice.tile.multicast,
@@ -256,7 +262,9 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        part = min(1.0, PART_VISITS / visits)
+        # Where DRAM is all that counts, a part of a few waves says nothing about the whole.
+        few = visits <= 8 * PART_VISITS and floors["dram"] > busy
+        part = 1.0 if few else min(1.0, PART_VISITS / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
         groups = tuple(g._replace(copies=min(n, g.copies)) for g, n in zip(self.schedule.groups, copies, strict=True))
         fewer = replace(self.schedule, groups=groups)

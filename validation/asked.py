@@ -30,6 +30,9 @@ SHAPE = ("batch", "q_heads", "kv_heads", "seq_q", "seq_kv", "head_dim")
 PHASES = {"prefill": "prefill", "diffusion": "diffusion", "decode": "decode", "train-bwd": "backward", "backward": "backward"}
 """Our phase for that of a measured run."""
 
+DTYPES = {"fp16/bf16": "fp16", "int8/fp8": "fp8", "fp8 kv, bf16 mma": "fp8"}
+"""Our type for what sources write; where keys are kept in another type than they are multiplied in, that of the keys."""
+
 PASSES = {"train-fwd+bwd": ("prefill", "train-bwd")}
 """Phases that were timed as one, one call after the other."""
 
@@ -58,7 +61,8 @@ def asked_of(run: Measurement) -> Asked:
     pattern = pattern_for(run.pattern or "")
     if pattern is None:
         raise UserError(f"pattern {run.pattern} is not simulated yet")
-    missing = [name for name in SHAPE if getattr(run, name) is None]
+    # A list of keys for every query says how many keys there are.
+    missing = [n for n in SHAPE if getattr(run, n) is None and not (n == "seq_kv" and "topk" in run.pattern_params)]
     if missing:
         raise UserError(f"the source does not give {', '.join(missing)}")
     spec = load_labelled(run.gpu)
@@ -72,16 +76,15 @@ def asked_of(run: Measurement) -> Asked:
     shapes, params, tiles = _pattern(run, pattern)
     asked = question(
         pattern,
-        batch=run.batch,
         q_heads=run.q_heads,
         kv_heads=run.kv_heads,
         head_dim=run.head_dim,
         head_dim_v=run.pattern_params.get("head_dim_v"),
-        dtype="fp16" if run.dtype.startswith("fp16") else run.dtype,
+        dtype=DTYPES.get(run.dtype, run.dtype),
         # What is new is one token: to a kernel that is a decode, whatever the framework calls it.
         phase="decode" if run.phase == "prefill" and run.seq_q == 1 else PHASES[run.phase],
         params=params,
-        **shapes,
+        **({"batch": run.batch} | shapes),
     )
     return Asked(asked, spec, kernel, tiles)
 
@@ -93,6 +96,9 @@ def _pattern(run: Measurement, pattern: str) -> tuple[dict[str, Any], dict[str, 
         params = {name: tuple(given[name]) for name in ("window", "stride", "dilation") if given.get(name)}
         tiles = {name: tuple(given[name]) for name in ("q_tile", "kv_tile") if given.get(name)}
         return {"grid": tuple(given["feature_map"]), "text": 0}, {**params, "causal": given.get("is_causal", False)}, tiles
+    if "topk" in given:
+        # Every query has a list of its own: so many calls of one query, with as many keys as are on the list.
+        return {"seq_q": 1, "seq_kv": given["topk"], "text": 0, "batch": (run.batch or 1) * (run.seq_q or 1)}, {}, {}
     if pattern == "sliding_window" and "window" not in given:
         raise UserError("the source does not give the window")
     shapes = {"seq_q": run.seq_q, "seq_kv": run.seq_kv, "text": 0}

@@ -16,6 +16,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    phase : str
+        prefill, diffusion, decode (`seq_kv` counts the new tokens too), train-bwd or train-fwd+bwd.
     id, table, source : str
         Name of the row, of the table it stands in, and where that is.
     gpu, kernel : str

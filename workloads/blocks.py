@@ -7,7 +7,7 @@ grows with the kept blocks: a tile of several block rows visits the union of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -18,10 +18,7 @@ from .runs import Runs
 from .schedule import BlockGrid, Buffer, Group, Kind, TileSchedule, tile_rows
 
 Ints = NDArray[np.int64]
-Rest = Literal["none", "skipped", "qk_only"]
-"""What becomes of visible blocks that are not kept: nothing, a look at a byte of the mask, or QK and a test."""
-
-_REST = {"none": -1, "skipped": int(Kind.SKIPPED), "qk_only": int(Kind.QK_ONLY)}
+_QK_ONLY = int(Kind.QK_ONLY)
 
 
 class BlockLists(NamedTuple):
@@ -101,9 +98,11 @@ class BlockShape(NamedTuple):
 
 
 def block_schedule(
-    tables: Sequence[tuple[BlockLists, int]], shape: BlockShape, tiling: Tiling, *, rest: Rest = "none"
+    tables: Sequence[tuple[BlockLists, int]], shape: BlockShape, tiling: Tiling, *, qk_only: bool = False
 ) -> TileSchedule:
     """The schedule of heads that each have a list of blocks; a table comes with the number of heads that share it.
+
+    With `qk_only`, the scores of all other visible blocks are computed too.
 
     Examples
     --------
@@ -119,12 +118,12 @@ def block_schedule(
     first, last = begin // tiling.pack, (begin + live - 1) // tiling.pack
     parts, pairs, active, heads = [], [], 0, 0
     for lists, copies in tables:
-        most = _most_runs(lists.indptr, first // shape.q, last // shape.q, rest != "none")
+        most = _most_runs(lists.indptr, first // shape.q, last // shape.q, qk_only)
         row, start, length = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int64)
         kind = np.empty(most, np.uint8)
         n = _cut(
             lists.indptr, lists.column, first, last, shape.q, shape.k, shape.columns, shape.seq_kv,
-            shape.seq_kv - shape.seq_q, shape.causal, shape.segment, _REST[rest], row, start, length, kind,
+            shape.seq_kv - shape.seq_q, shape.causal, shape.segment, qk_only, row, start, length, kind,
         )  # fmt: skip
         parts.append(Runs(row[:n].copy(), start[:n].copy(), length[:n].copy(), kind[:n].copy(), len(live)))
         pairs.append(tiling.pack * _live_pairs(lists, shape))
@@ -164,18 +163,18 @@ def _live_pairs(lists: BlockLists, shape: BlockShape) -> int:
 
 
 @njit(cache=True)
-def _most_runs(indptr: Any, first_row: Any, last_row: Any, with_rest: bool) -> int:
+def _most_runs(indptr: Any, first_row: Any, last_row: Any, qk_only: bool) -> int:
     """Runs that all tiles can have at most: a block gives a FULL and a PARTIAL run, and a gap before them."""
     most = 0
     for tile in range(len(first_row)):
-        most += (3 if with_rest else 2) * (indptr[last_row[tile] + 1] - indptr[first_row[tile]]) + 1
+        most += (3 if qk_only else 2) * (indptr[last_row[tile] + 1] - indptr[first_row[tile]]) + 1
     return most
 
 
 @njit(cache=True)
 def _cut(
     indptr: Any, column: Any, first: Any, last: Any, block_q: int, block_k: int, columns: int, keys: int, offset: int,
-    causal: bool, segment: int, rest: int, row: Any, start: Any, length: Any, kind: Any,
+    causal: bool, segment: int, qk_only: bool, row: Any, start: Any, length: Any, kind: Any,
 ) -> int:  # fmt: skip
     """Fill in the runs of every tile, in order, neighbours of a kind joined; how many there are."""
     rows_with, last_with = np.zeros(columns, np.int32), np.zeros(columns, np.int32)
@@ -208,8 +207,8 @@ def _cut(
                 end = min(end, (last_with[c] + 1) * block_q + offset)
             if begin >= end:
                 continue
-            if rest >= 0 and begin > past:
-                row[n], start[n], length[n], kind[n] = tile, past, begin - past, rest
+            if qk_only and begin > past:
+                row[n], start[n], length[n], kind[n] = tile, past, begin - past, _QK_ONLY
                 n += 1
             past = end
             edge = begin
@@ -223,7 +222,7 @@ def _cut(
                 else:
                     row[n], start[n], length[n], kind[n] = tile, a, b - a, what
                     n += 1
-        if rest >= 0 and past < bound:
-            row[n], start[n], length[n], kind[n] = tile, past, bound - past, rest
+        if qk_only and past < bound:
+            row[n], start[n], length[n], kind[n] = tile, past, bound - past, _QK_ONLY
             n += 1
     return n

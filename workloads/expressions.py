@@ -56,9 +56,10 @@ def check(formula: Formula, names: Collection[str]) -> None:
     >>> check("2 * ceil(N / block) * d", ("N", "d", "block"))
     """
     tree = _parsed(str(formula))
-    called = {id(node.func): node.func.id for node in ast.walk(tree) if _is_call(node)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    called = {id(call.func) for call in calls if isinstance(call.func, ast.Name) and not call.keywords}
     for node in ast.walk(tree):
-        if not isinstance(node, _NODES) or (isinstance(node, ast.Call) and (id(node.func) not in called or node.keywords)):
+        if not isinstance(node, _NODES) or (isinstance(node, ast.Call) and id(node.func) not in called):
             raise UserError(f"{formula!r} is no expression of numbers")
         if isinstance(node, ast.Constant) and not isinstance(node.value, int | float):
             raise UserError(f"{formula!r}: {node.value!r} is no number")
@@ -90,10 +91,6 @@ def value(formula: Formula, names: Mapping[str, float]) -> float:
     if not math.isfinite(number) or number < 0:
         raise UserError(f"{formula!r} must be a finite number that is not negative, got {number:g}")
     return number
-
-
-def _is_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
 @lru_cache(maxsize=4096)

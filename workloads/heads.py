@@ -45,8 +45,12 @@ def stack_heads(parts: Sequence[tuple[TileSchedule, int]]) -> TileSchedule:
     if all(grid is not None for grid, _ in grids):
         active = round(sum(grid.active * n for grid, n in grids if grid) / heads)
         blocks = one.blocks and BlockGrid(one.blocks.size, active, one.blocks.total)
+    keys = [s.row_keys for s, _ in kept]
     return replace(
         one,
+        buffers=max((s.buffers for s, _ in kept), key=lambda buffers: buffers[-1].start + buffers[-1].tokens),
+        row_keys=None if any(k is None for k in keys) else np.concatenate([k for k in keys if k is not None]),
+        mask_axes=max(s.mask_axes for s, _ in kept),
         row_live=np.concatenate([s.row_live for s, _ in kept]),
         runs=Runs.stack([s.runs for s, _ in kept]),
         groups=tuple(groups),

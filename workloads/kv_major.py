@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..facts import UserError
 from .runs import Runs
@@ -41,7 +42,9 @@ def by_keys(schedule: TileSchedule) -> TileSchedule:
         raise UserError("owner tiles are keys already")
     found = visits(schedule)
     counts = np.diff(found.row_first)
-    parts, live, groups = [], [], []
+    parts: list[Runs] = []
+    live: list[NDArray[np.int64]] = []
+    groups: list[Group] = []
     for group in schedule.groups:
         rows = slice(group.first_row, group.first_row + group.rows)
         own = slice(found.row_first[rows.start], found.row_first[rows.stop])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -69,12 +69,15 @@ class Tiling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Query heads that share a q tile (GQA packing): a tile of `q` rows then covers `q / pack` positions.
     dynamic_kv : bool
         KV tiles start at the first key that a q tile needs, not on a fixed grid.
+    major : str
+        Axis of the tiles that CTAs own: `kv` where they own keys and visit queries.
     """
 
     q: tuple[Size, ...]
     kv: tuple[Size, ...]
     pack: Size = 1
     dynamic_kv: bool = False
+    major: Literal["q", "kv"] = "q"
 
     @property
     def q_rows(self) -> int:

@@ -100,8 +100,9 @@ class Pattern:
 
     @property
     def random(self) -> bool:
-        """Whether any of its families draws at random."""
-        return any("seed" in family.__struct_fields__ for family in (self.family, *self.parts))
+        """Whether any of its families draws at random: has a seed, and no file of Q and K."""
+        families = (self.family, *self.parts)
+        return any("seed" in family.__struct_fields__ and not getattr(family, "qk", "") for family in families)
 
     def with_seed(self, seed: int) -> Pattern:
         """The same pattern, drawn anew."""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from ..facts import UserError
 from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .expressions import Formula, value
 from .families import Band, Box, Family
+from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .problem import AttentionProblem
-from .schedule import TileSchedule
+from .schedule import Kind, TileSchedule
 from .system import Side, System
 
 TilingOf = Callable[[str, str | None], Tiling]
@@ -126,14 +130,44 @@ def _main(
     if system.style == "split_text" and layout.text:
         return _split_text(system, family, problem, layout, tiling, tiling_of("dense", None), launches)
     schedule = _all_heads(family, layout, problem, tiling)
+    if tiling.major == "kv":
+        return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box):
-        if family.needs_permutation(layout, tiling):
-            ops.insert(0, _permutation(family, problem, layout, tiling))
-        if layout.text:
-            text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
-            ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
+    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+        ops.insert(0, _permutation(family, problem, layout, tiling))
+    if layout.text and schedule.seq_q == prod(layout.grid):
+        # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
+        text = TokenLayout(grid=(layout.tokens,), queries=layout.text)
+        ops.append(Attention("text-all", dense_part(text, problem, tiling_of("dense", None)), "dense"))
     return tuple(ops)
+
+
+def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str, kernel: str | None = None) -> Plan:
+    """The ops of a kernel whose CTAs own keys: what it has to know beforehand of each query, its visits, and their sum.
+
+    Maxima and sums of the scores of every query come first, by a kernel that only multiplies Q and K. Each visit then leaves a
+    partial output, and the last kernel adds these up.
+
+    References
+    ----------
+    Relaxed-System-Lab/Flash-Sparse-Attention: statistics, main and reduction kernels.
+
+    Examples
+    --------
+    >>> from simattn.workloads import schedule
+    >>> problem = AttentionProblem(q_heads=4, seq_q=4096, head_dim=128)
+    >>> [op.name for op in kv_major_plan(schedule("causal", seq_q=4096).with_copies(4), problem, "blocks")]
+    ['statistics', 'by keys', 'reduction']
+    """
+    turned = schedule if schedule.major == "kv" else by_keys(schedule)
+    scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
+    written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
+    summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
+    return (
+        Attention("statistics", scores_only, mask_class, kernel),
+        Attention("by keys", turned, mask_class, kernel),
+        Memory("reduction", written + summed, launches=1),
+    )
 
 
 def _backward(family: Family, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Plan:

@@ -27,9 +27,20 @@ class QueriesAndKeys(NamedTuple):
     q: Floats
     k: Floats
 
-    def keys_of(self, head: int) -> Floats:
-        """Keys of a query head."""
-        return np.asarray(self.k[head * len(self.k) // len(self.q)])
+    def each_head(self, heads: int, tokens: int) -> tuple[Floats, Floats]:
+        """Q and K of every query head, [heads, tokens, head_dim] each, in float64; the call's heads share them evenly.
+
+        Raises
+        ------
+        UserError
+            They are not of such a call.
+        """
+        q_heads, queries, _ = self.q.shape
+        if heads % q_heads or not queries == self.k.shape[1] == tokens:
+            raise UserError(
+                f"q and k hold {q_heads} heads of {queries} x {self.k.shape[1]} tokens, the call has {heads} of {tokens}"
+            )
+        return self.q.astype(np.float64), np.repeat(self.k, q_heads // len(self.k), axis=0).astype(np.float64)
 
     def sizes(self) -> dict[str, int]:
         """The numbers of a problem that they fix."""

@@ -36,7 +36,7 @@ class Kind(IntEnum):
     QK_ONLY = 3
     """QK and a test; the rest was found negligible (BLASST)."""
     SKIPPED = 4
-    """Nothing; the look that finds it skipped is not priced yet."""
+    """Nothing but the look that finds it skipped."""
 
 
 class Buffer(NamedTuple):
@@ -112,9 +112,11 @@ class TileSchedule:
         Bytes in which the keys and values lie in memory, over those of whole ones.
     box : tuple of int
         Tiles per axis where tiles are boxes of a grid (for pictures); empty otherwise.
+    segment : int
+        Keys that lie side by side in memory, of GATHER runs: 1 for a list of tokens, the size of a page or block for others.
     major : str
-        Axis of the owner tiles. `kv` for kernels whose CTAs own keys and visit queries: what is said here of queries then holds for
-        keys, and of keys for queries.
+        Axis of the owner tiles. `kv` for kernels whose CTAs own keys and visit queries: what is said here of queries then holds
+        for keys, and of keys for queries.
 
     Notes
     -----
@@ -137,6 +139,7 @@ class TileSchedule:
     blocks: BlockGrid | None = None
     stored: float = 1.0
     box: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    segment: int = 1
     major: Literal["q", "kv"] = "q"
 
     # -- counts ------------------------------------------------------------------------------------------------------
@@ -284,7 +287,7 @@ class TileSchedule:
         """The rows of one of its groups alone, as often as `group` says.
 
         >>> from simattn.workloads import schedule
-        >>> s = schedule("ragged", lengths=[256, 512])
+        >>> s = schedule("ragged", seq_q=768, lengths=[256, 512])
         >>> [s.of_group(g).visited for g in s.groups]
         [3, 10]
         """

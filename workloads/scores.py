@@ -24,8 +24,7 @@ class Placement(NamedTuple):
     Attributes
     ----------
     local : float
-        Share of draws around the diagonal, with distances spread evenly over their logarithm: as many from 1 to 2 blocks as
-        from 32 to 64.
+        Share of draws around the diagonal, as many in every octave of the distance: from 32 to 64 blocks as from 1 to 2.
     stripes : float
         Share of draws in the head's own columns, which all rows favour; the rest is drawn from all columns alike.
     stripe_columns : float
@@ -75,11 +74,8 @@ def row_loads(
     total = int(np.clip(total, least.sum(), visible.sum()))
     weight = visible.astype(np.float64) ** growth * np.exp(imbalance * rng.standard_normal(len(visible)))
     exact = _shared_out(weight, least.astype(np.float64), visible.astype(np.float64), total)
-    loads = np.clip(np.floor(exact + 1e-9).astype(np.int64), least, visible)
-    missing = total - int(loads.sum())
-    order = np.argsort(np.where(loads < visible, loads - exact, np.inf), kind="stable")
-    loads[order[:missing]] += 1
-    return loads
+    # Rounded along the sum, so that neighbours share what a fraction of a block is: none loses or gains as much as one.
+    return np.diff(np.rint(np.cumsum(exact) + 1e-9), prepend=0).astype(np.int64)
 
 
 def _shared_out(
@@ -162,15 +158,15 @@ def _draw(
             while kept < load:
                 tries += 1
                 u = rng.random()
-                if tries > 8 * load:
+                if tries > 3 * load:
                     # What is favoured is taken: any column will do.
-                    c = int(rng.random() * n)
+                    c = int(u * n)
                 elif u < local:
-                    c = middle + _step(rng, n, middle, period)
+                    c = middle + _step(u / local, n, middle, period)
                 elif u < local + stripes:
-                    c = stripe[int(rng.random() * len(stripe))]
+                    c = stripe[int((u - local) / stripes * len(stripe))]
                 else:
-                    c = int(rng.random() * n)
+                    c = int((u - local - stripes) / (1 - local - stripes) * n)
                 if 0 <= c < n and not taken[c]:
                     taken[c] = True
                     kept += 1
@@ -182,14 +178,27 @@ def _draw(
 
 
 @njit(cache=True)
-def _step(rng: Any, n: int, middle: int, period: int) -> int:
-    """A signed distance from the diagonal, spread evenly over its logarithm."""
-    sign = 1 if rng.random() < 0.5 else -1
+def _step(u: float, n: int, middle: int, period: int) -> int:
+    """A signed distance from the diagonal for a number in [0, 1): all octaves alike, and all distances of an octave."""
+    sign, u = (-1, 2 * u) if u < 0.5 else (1, 2 * u - 1)
     if period == 0:
-        if middle >= n - 1:
-            sign = -1
-        return sign * int(np.exp(rng.random() * np.log(n + 1.0)))
+        return (-1 if middle >= n - 1 else sign) * _distance(u, n)
     frames = max(n // period, 1)
-    apart = int(np.exp(rng.random() * np.log(frames + 1.0))) - 1
-    within = int(np.exp(rng.random() * np.log(period + 1.0))) - 1
-    return sign * apart * period + (within if rng.random() < 0.5 else -within)
+    # The first digits of the number give the frame, the others the place in it.
+    apart = int(u * 1024)
+    within = u * 1024 - apart
+    side, within = (-1, 2 * within) if within < 0.5 else (1, 2 * within - 1)
+    return sign * (_distance(apart / 1024, frames) - 1) * period + side * (_distance(within, period) - 1)
+
+
+@njit(cache=True)
+def _distance(u: float, most: int) -> int:
+    """A distance from 1 to `most`, evenly over its logarithm but for what a step within an octave is."""
+    octaves = 0
+    while most >> (octaves + 1):
+        octaves += 1
+    # The last octave may be part of one.
+    whole = octaves + (most / (1 << octaves) - 1.0)
+    place = u * whole
+    octave = int(place)
+    return int((1 << octave) * (1.0 + place - octave))

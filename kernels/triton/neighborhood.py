@@ -130,6 +130,8 @@ def rule(family: Box, layout: TokenLayout, tiling: Tiling) -> dict[str, Any]:
     axes = family.axes(layout)
     if len(tiling.q) != len(axes) or len(tiling.kv) != len(axes) or tiling.pack != 1 or tiling.dynamic_kv:
         raise UserError(f"tiles must have one number per axis of the grid ({len(axes)}), got {tiling.q} and {tiling.kv}")
+    if family.border == "cut":
+        raise UserError("this kernel pushes windows back at the border, got border=cut")
     for name, tokens in (("q_tile", tiling.q_rows), ("kv_tile", tiling.kv_rows)):
         if tokens & (tokens - 1) or tokens < 16:
             raise UserError(f"{name} must hold a power of two of at least 16 tokens, got {tokens}")
@@ -141,7 +143,7 @@ def rule(family: Box, layout: TokenLayout, tiling: Tiling) -> dict[str, Any]:
     constants: dict[str, Any] = {"TEXT": layout.text, "MASKED": masked, "BLOCK_M": tiling.q_rows, "BLOCK_N": tiling.kv_rows}
     for place in range(3):
         i = place - (3 - len(axes))
-        length, window, stride, dilation, causal = axes[i] if i >= 0 else (1, 1, 1, 1, False)
+        length, window, stride, dilation, causal = axes[i][:5] if i >= 0 else (1, 1, 1, 1, False)
         constants |= {
             f"LENGTH{place}": length, f"WINDOW{place}": window, f"STRIDE{place}": stride, f"DILATION{place}": dilation,
             f"CAUSAL{place}": causal, f"Q{place}": tiling.q[i] if i >= 0 else 1, f"KV{place}": tiling.kv[i] if i >= 0 else 1,

@@ -116,7 +116,7 @@ def _print(entry: System, chosen: Pattern, answer: Prediction) -> None:
     if any(policy.values()):
         print_table(["policy", "value"], [[key.replace("_", " "), value] for key, value in policy.items() if value])
     if entry.claims:
-        claims = [[c.metric, c.value, c.setting, c.source] for c in entry.claims]
+        claims = [[c.metric, f"{c.value:g}", c.setting, c.source] for c in entry.claims]
         print_table(["claim", "value", "setting", "source"], claims)
     print_table(["", "origin", "source"], [[key, p.kind, p.source] for key, p in entry.meta.items()])
 

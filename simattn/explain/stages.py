@@ -82,9 +82,8 @@ class Side(NamedTuple):
 def sparse_side(case: Case, p: Prediction) -> Side:
     """The call itself."""
     closed = case.closed()
-    main = case.asked.pattern.family.mask_class()
     attention = [op for op in closed.plan if isinstance(op, Attention)]
-    ops = [(closed.choice if op.mask_class == main else closed.helper, op.schedule) for op in attention]
+    ops = [(closed.choice_of(op.mask_class, op.kernel), op.schedule) for op in attention]
     stages = {stage.stage: stage.latency_ms / 1e3 for stage in p.waterfall}
     slow = p.utilization["tensor"] * p.latency_ms / 1e3 / (closed.busy["tensor"] or 1.0) or 1.0
     return Side(ops, stages, closed.stages["pipeline"], closed.busy, slow)

@@ -21,3 +21,11 @@ def test_nothing_is_offered_where_nothing_is_near(got):
 
 def test_an_empty_list_of_names():
     assert isinstance(unknown_name("thing", "x", []), UserError)
+
+
+def test_of_a_long_list_the_nearest_are_named():
+    names = [f"pattern_{n}" for n in range(200)]
+    message = str(unknown_name("pattern", "pattern_1o", names))
+    assert message.startswith("unknown pattern 'pattern_1o'; did you mean 'pattern_1")
+    assert "nearest of 200: " in message
+    assert message.count(",") == 7

@@ -241,15 +241,26 @@ def test_shares_of_a_gradient_of_queries_divide_its_columns():
     assert sum(o.load_bytes["plain"] for o in two.ops if o.name.startswith("add")) == first["add 0"].load_bytes["plain"]
 
 
-@pytest.mark.parametrize("name", kernels.names())
+PROFILES = [kernels.load(name) for name in kernels.names()]
+# The softmax of FuseMax runs on what multiplies.
+FORWARD = [p.name for p in PROFILES if p.major == "q" and not p.latent and not p.chained and p.name != "fusemax"]
+
+
+@pytest.mark.parametrize("name", FORWARD)
 def test_kinds_of_visits(name):
-    """Only the scores: less of every unit, and no exponentials. A mask: more ALU, nothing else. Passed over: nothing."""
+    """Only the scores: less of every unit, and no exponentials. A mask: more ALU, nothing else. Passed over: nothing.
+
+    Scattered keys: addresses for each chunk, and no other work.
+    """
     profile = kernels.load(name)
     for arch in profile.archs:
         spec = gpus.load(ALL_HW[arch])
         rows = 256 if profile.program == "tcgen05" else 128
         program = built(profile, spec, q_rows=rows, kv_rows=64, warps=8, mask_alu=2)
-        plain, masked, scores, none = (program.unit_cycles(kind) for kind in KINDS)
+        plain, masked, scores, none, scattered = (program.unit_cycles(kind) for kind in KINDS)
+        chunks = sum(o.load_bytes["plain"] for o in program.ops if o.loads) / 16
+        assert scattered["alu"] == pytest.approx(plain["alu"] + 4 * chunks / spec.units.alu_lanes)
+        assert {u: c for u, c in scattered.items() if u != "alu"} == {u: c for u, c in plain.items() if u != "alu"}
         assert all(scores[unit] <= plain[unit] for unit in UNITS)
         assert scores["tensor"] == plain["tensor"] / 2
         assert scores["ex2"] == scores["fma"] == 0
@@ -328,6 +339,28 @@ def test_only_register_accumulators_are_fought_over():
     assert backward["reduce 0"].steals["plain"] == 0 < backward["ds 0"].steals["plain"]
 
 
+def test_warpgroups_in_step_lead_each_other_by_a_lag():
+    """The first is through with the products, and with softmax, before the others; a single one leads nobody."""
+    natten = kernels.load("natten_hopper", {"timing": {"lag_cycles": 100.0}})
+    two = {o.name: o for o in built(natten, "h100", q_rows=128).ops}
+    one = {o.name: o for o in built(natten, "h100", q_rows=64).ops}
+    assert one["qk"].latency["plain"] - two["qk"].latency["plain"] == 100
+    assert (one["exp"].latency["masked"], two["exp"].latency["masked"]) == (0, -100)
+    assert two["max"].latency["masked"] == 0
+    assert two["exp"].latency["skipped"] == 0, "there is nothing to lead by"
+    assert two["max"].steals["masked"] == 0 < one["max"].steals["masked"]
+
+
+def test_halves_of_a_head_are_one_head():
+    program = built(kernels.load("trtllm_gen"), "b200", d=256, stages=1, template="tcgen05_halves")
+    whole = built(kernels.load("trtllm_gen"), "b200", d=256, stages=1, template="tcgen05_single")
+    for kind in ("plain", "masked"):
+        assert program.unit_cycles(kind) == whole.unit_cycles(kind)
+    assert sum(o.load_bytes["plain"] for o in program.ops) == sum(o.load_bytes["plain"] for o in whole.ops)
+    assert [o.loads for o in program.ops if o.loads] == ["k", "k", "v", "v"]
+    assert [o.name for o in program.ops if o.needs_q] == ["qka", "qkb"]
+
+
 def test_side_by_side_and_one_after_the_other():
     """`parallel`: as long as the busiest unit. `then`: what comes after the result counts for the role, not for who waits."""
     serial = form({"name": "w", "ops": [op("softmax", work=["max", "exp", "sum"])]})
@@ -357,16 +390,16 @@ CASES = [(kernel, hw) for kernel in kernels.names() for hw in gpus.names() if gp
 def test_every_kernel_builds_on_each_of_its_gpus(name, hw):
     profile, spec = kernels.load(name), gpus.load(hw)
     seen = 0
-    for d in (64, 128, 256):
+    for d, d_v in [(576, 512)] if profile.latent else [(64, 64), (128, 128), (256, 256)]:
         for tile in tiles(profile, spec, d):
             rows, keys = prod(tile.q), prod(tile.kv)
-            form_name = tile.program or profile.program
-            program = built(profile, spec, rows, keys, d, stages=tile.stages, warps=tile.threads // 32, template=form_name)
+            form = {"stages": tile.stages, "warps": tile.threads // 32, "template": tile.program or profile.program}
+            program = built(profile, spec, rows, keys, d, d_v=d_v, **form)
             seen += 1
             for kind in KINDS:
                 assert all(cycles >= 0 for cycles in program.unit_cycles(kind).values())
                 assert all(o.length[kind] >= 0 <= o.length[kind] + o.latency[kind] for o in program.ops)
-            assert program.unit_cycles("plain")["tensor"] >= 4 * rows * keys * d / spec.tensor.bf16_f32 * 0.999
+            assert program.unit_cycles("plain")["tensor"] >= 2 * rows * keys * (d + d_v) / spec.tensor.bf16_f32 * 0.999
     assert seen >= len(profile.masks)
 
 
@@ -381,6 +414,11 @@ def runs():
         "backward_tcgen05": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
         "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
+        "mla": ("flashmla", "h100", MLA),
+        "tcgen05_single": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
+        "triton_latent": ("triton_mla", "a100", {**MLA, "kv_rows": 32, "warps": 8}),
+        "mla_tcgen05": ("flashmla_sparse_prefill_blackwell", "b200", {**MLA, "kv_rows": 128}),
+        "wgmma_serial": ("fa3", "h100", {"q_rows": 192, "kv_rows": 160, "d": 64}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }

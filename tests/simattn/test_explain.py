@@ -325,7 +325,7 @@ BAD = [
     (("--set", "kernel.mask.policy=all", "--set", "kernel.mask=1"), "set twice"),
     (("--set", "kernel.tiles.stages=0"), "stages"),
     (("--set", "kernel.mask.policy=all", "--kernel", "fa9"), "unknown kernel"),
-    (("--mask", "x.npz"), "either --pattern or --mask"),
+    (("--mask", "x.npz"), "one of --pattern, --mask and --mask-mod"),
 ]
 
 

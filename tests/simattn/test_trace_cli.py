@@ -99,7 +99,7 @@ BAD = [
     ((*SMALL, "--events", "many", "-o", "t.json"), "--events"),
     (("--hw", "h1000", "--pattern", "causal", "-o", "t.json"), "unknown GPU"),
     (("--hw", "h100", "--pattern", "causl", "-o", "t.json"), "did you mean 'causal'"),
-    (("--hw", "h100", "-o", "t.json"), "either --pattern or --mask"),
+    (("--hw", "h100", "-o", "t.json"), "one of --pattern, --mask and --mask-mod"),
 ]
 
 

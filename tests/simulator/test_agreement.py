@@ -57,7 +57,7 @@ def test_fast_agrees_with_cycle_where_it_stands_on_its_own(pattern, hw, kernel, 
 
 
 SMALL = [
-    ("dense", "h100", "fa3", {"seq_q": 512, "q_heads": 8, "kv_heads": 8}),
+    ("dense", "h100", "fa3", {"seq_q": 512, "q_heads": 40, "kv_heads": 40}),
     ("sliding_window", "h100", "fa3", {"seq_q": 8192, "q_heads": 16, "kv_heads": 8, "params": {"window": 128, "causal": True}}),
     ("sliding_window", "l40s", "fa2", {"seq_q": 16384, "q_heads": 8, "kv_heads": 8, "params": {"window": 1024, "causal": True}}),
     ("causal", "a100", "fa2", {"seq_q": 4096, "q_heads": 16, "kv_heads": 4}),

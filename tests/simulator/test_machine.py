@@ -45,7 +45,7 @@ def program(*ops):
     return LoopProgram("test", tuple(f"role {r}" for r in range(max(o.role for o in ops) + 1)), ops)
 
 
-FREE = Memory(port=0, rows=0, l2=0, dram=0, l2_latency=0, dram_latency=0, capacity=10**9, multicast=1, streams=1)
+FREE = Memory(port=0, q=0, o=0, l2=0, dram=0, l2_latency=0, dram_latency=0, capacity=10**9, multicast=1, streams=1)
 
 
 def work(rows, *, ctas=None, heads=1, width=128, row_bytes=0):
@@ -207,6 +207,22 @@ def test_l2_forgets_what_was_used_longest_ago():
 def test_keys_behind_the_end_are_not_fetched():
     made = work([4])._replace(row_keys=np.array([3 * 128 + 32]))
     assert run(encode(LOAD), made, FREE, sms=1, slots=1, prologue=0, tiles=8).l2_bytes == 3250
+
+
+def test_halves_of_a_tile_are_fetched_each_for_itself():
+    """From DRAM once, by however many CTAs they are read."""
+    halves = program(*(op(name, 0, 0, loads=part, load_bytes=1000) for name, part in zip("abcd", "kkvv", strict=True)))
+    for copies in (1, 3):
+        made = work([5])._replace(cta_row=np.zeros(copies, np.int64), cta_keys=np.zeros(copies, np.int64))
+        outcome = run(encode(halves), made, FREE, sms=1, slots=1, prologue=0, tiles=10)
+        assert (outcome.dram_bytes, outcome.l2_bytes) == (4 * 5 * 1000, copies * 4 * 5 * 1000)
+        assert run(encode(halves), made, FREE, sms=1, slots=1, prologue=0, tiles=10, warm=10).dram_bytes == 0
+
+
+def test_q_and_o_move_at_rates_of_their_own():
+    loop, made = program(op("a", 0, 10, needs_q=True)), work([1], row_bytes=400)
+    assert cycles(loop, made, memory(q=fixed(4.0), o=fixed(1.0))) == 100 + 10 + 400
+    assert cycles(loop, made, memory(q=fixed(1.0), o=fixed(4.0))) == 400 + 10 + 100
 
 
 def test_the_port_of_an_sm_is_its_own():

@@ -153,6 +153,21 @@ def test_shipped_calibrations_fit_what_is_there(c):
     assert c.data in calibration_page()
 
 
+PROMISED = {
+    "fa3_paged@h100_sxm": {"D128 dense": 4.5, "D128 window 128": 5.0, "D192 window 128": 5.0, "D256 window 1024": 6.0},
+    "trtllm_gen@b200_sxm": {"D128 dense": 3.7, "D128 window 128": 5.1, "D256 dense": 9.0, "D256 window 1024": 5.0},
+    "natten_hopper@h100_sxm": {"D128 dense": 10.0},
+}
+"""Mean errors in percent on rows that were not fitted."""
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_scores_of_shipped_calibrations(name):
+    (c,) = (c for c in shipped_calibrations() if f"{c.kernel}@{c.gpu}" == name)
+    assert {group: most for group, most in PROMISED[name].items() if 100 * c.score[group].mape > most} == {}
+    assert len(c.kernel_parameters | c.gpu_parameters | c.environment) <= 10
+
+
 def test_what_is_fitted_is_what_is_compared():
     run = measurement(2, 1024, 16, 16)
     known = constants(kernels.load("fa3_paged"), gpus.load("h100"))

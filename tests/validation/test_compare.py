@@ -43,7 +43,7 @@ def test_every_published_run_is_simulated_or_says_why_not():
         ({"kernel": "mystery"}, "no profile for kernel mystery"),
         ({"gpu": "mystery"}, "unknown GPU"),
         ({"pattern": "mystery"}, "pattern mystery is not simulated yet"),
-        ({"phase": "decode"}, "phase decode is not simulated yet"),
+        ({"phase": "ceiling"}, "phase ceiling is not simulated yet"),
         ({"q_heads": None}, "does not give q_heads"),
         ({"latency_ms": None}, "no measured time above zero"),
         ({"suspect": True}, "suspect"),

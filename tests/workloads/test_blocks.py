@@ -54,18 +54,16 @@ def test_queries_at_the_end_of_the_keys():
     assert s.counts.visited.tolist() == [4, 4, 5, 5]
 
 
-@pytest.mark.parametrize(("rest", "kind"), [("qk_only", Kind.QK_ONLY), ("skipped", Kind.SKIPPED)])
 @pytest.mark.parametrize("tile", [32, 64])
-def test_rest_fills_what_is_visible_and_not_kept(rest, kind, tile):
+def test_scores_fill_what_is_visible_and_not_kept(tile):
     shape, kept = drawn(32, 32, causal=True)
-    s = block_schedule([(BlockLists.of(kept), 2)], shape, Tiling(q=(tile,), kv=(32,)), rest=rest)
+    s = block_schedule([(BlockLists.of(kept), 2)], shape, Tiling(q=(tile,), kv=(32,)), qk_only=True)
     plain = block_schedule([(BlockLists.of(kept), 2)], shape, Tiling(q=(tile,), kv=(32,)))
     dense = block_schedule([(BlockLists.of(np.ones_like(kept)), 2)], shape, Tiling(q=(tile,), kv=(32,)))
     assert (s.visited, s.full, s.pairs) == (plain.visited, plain.full, plain.pairs)
-    other = s.total(s.counts.qk_only + s.counts.skipped)
-    assert other == dense.visited - plain.visited > 0
+    assert s.qk_only == dense.visited - plain.visited > 0
     assert len(visits(s).tile) * 2 == dense.visited
-    assert set(visits(s).kind.tolist()) == {Kind.FULL, Kind.PARTIAL, kind}
+    assert set(visits(s).kind.tolist()) == {Kind.FULL, Kind.PARTIAL, Kind.QK_ONLY}
 
 
 def test_segments_see_all_of_themselves():

@@ -10,7 +10,7 @@ from simattn.workloads.layout import Tiling, TokenLayout
 
 FLAT = Tiling(q=(128,), kv=(64,))
 WAN = TokenLayout(grid=(21, 45, 80))
-SVG2 = Clustered(q_clusters=300, k_clusters=1000, keep=0.3, least=0.1, spread=0.5, imbalance=0.5, head_spread=0.3)
+SVG2 = Clustered(q_clusters=300, k_clusters=1000, keep=0.3, least=0.1, q_spread=0.5, k_spread=0.5, imbalance=0.5, head_spread=0.3)
 
 
 def per_group(s, array):
@@ -69,7 +69,11 @@ def test_text_is_a_cluster_that_sees_and_is_seen():
 
 def test_seed_decides():
     def pairs(seed):
-        return Clustered(q_clusters=30, k_clusters=100, keep=0.3, spread=0.5, imbalance=0.5, seed=seed).schedule(WAN, FLAT).pairs
+        return (
+            Clustered(q_clusters=30, k_clusters=100, keep=0.3, q_spread=0.5, k_spread=0.5, imbalance=0.5, seed=seed)
+            .schedule(WAN, FLAT)
+            .pairs
+        )
 
     assert pairs(1) == pairs(1) != pairs(2)
 
@@ -80,6 +84,45 @@ def test_long_sequences_are_quick():
     begin = time.process_time()
     SVG2.schedule_heads(layout, FLAT, 32)
     assert time.process_time() - begin < 2
+
+
+def clusters_of(tmp_path, heads=2, groups=8, each=64, noise=0.05):
+    """Q and K of tokens in clear clusters, in a random order: cluster i of the queries looks for cluster i of the keys."""
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.standard_normal((heads, groups, 32))
+    label = np.stack([rng.permutation(np.repeat(np.arange(groups), each)) for _ in range(heads)])
+    tokens = np.take_along_axis(centres, label[:, :, None], 1)
+    q, k = (tokens + noise * rng.standard_normal(tokens.shape) for _ in range(2))
+    np.savez(tmp_path / "qk.npz", q=q, k=k)
+    return str(tmp_path / "qk.npz")
+
+
+def test_clusters_of_real_queries_and_keys(tmp_path):
+    """Clear clusters are found, where k-means has some more of them, and each sees its own keys and the least share."""
+    file = clusters_of(tmp_path)
+    layout, tiling = TokenLayout(grid=(512,)), Tiling(q=(64,), kv=(64,))
+    family = Clustered(q_clusters=24, k_clusters=24, keep=0.5, estimator="k_means", least=0.05, qk=file)
+    s = family.schedule_heads(layout, tiling, 4)
+    assert [g.copies for g in s.groups] == [2, 2]
+    assert sum(int(s.row_live[g.first_row : g.first_row + g.rows].sum()) * g.copies for g in s.groups) == 4 * 512
+    # Nine tenths of the mass lie in its own 64 keys; parts of two groups that are one cluster see both.
+    assert 0.1 < s.pairs / 4 / 512**2 < 0.2
+    assert family.schedule_heads(layout, tiling, 4).pairs == s.pairs
+
+
+def test_all_of_the_mass_is_all_clusters(tmp_path):
+    family = Clustered(q_clusters=8, k_clusters=8, keep=0.5, estimator="k_means", mass=1.0, least=1.0, qk=clusters_of(tmp_path))
+    assert family.schedule_heads(TokenLayout(grid=(512,)), FLAT, 2).pairs == 2 * 512**2
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({}, "was not published"), ({"estimator": "k_means"}, "hold 2 heads of 512 x 512 tokens, the call has 3 of 512")],
+)
+def test_files_that_do_not_fit(tmp_path, params, message):
+    family = Clustered(q_clusters=8, k_clusters=8, keep=0.5, qk=clusters_of(tmp_path), **params)
+    with pytest.raises(UserError, match=message):
+        family.schedule_heads(TokenLayout(grid=(512,)), FLAT, 3)
 
 
 @pytest.mark.parametrize(

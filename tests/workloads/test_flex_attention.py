@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from simattn.workloads import schedule
-from simattn.workloads.families import Band, Box, Documents, FrameBand
+from simattn.workloads.families import Band, Box, Documents, FrameBand, MemoryBand
 from simattn.workloads.layout import Tiling, TokenLayout
 
 torch = pytest.importorskip("torch")
@@ -34,6 +34,8 @@ BOXES = {
     "2-D all of one axis": (Box(window=(5, 12), stride=(2, 12)), (16, 12)),
     "3-D": (Box(window=(3, 3, 3)), (4, 6, 8)),
     "3-D even": (Box(window=(2, 4, 4), stride=(1, 2, 4)), (4, 6, 8)),
+    "2-D cut": (Box(window=(5, 7), border="cut"), (16, 12)),
+    "2-D halos": (Box(window=(8, 10), stride=(4, 6), border="cut"), (16, 12)),
     "3-D causal": (Box(window=(3, 5, 3), causal=(True, False, False)), (4, 6, 8)),
 }
 DILATED = {
@@ -92,6 +94,13 @@ def test_band(name, queries, tiles):
 def test_documents(causal):
     family = Documents(lengths=(50, 14, 1, 63, 64), causal=causal)
     assert_same_as_torch(family, TokenLayout(grid=(192,)), 32, 16)
+
+
+@pytest.mark.parametrize("tiles", [(32, 32), (64, 16), (128, 128)])
+@pytest.mark.parametrize("variant", ["hunyuan", "wan", "re-ttention"])
+def test_band_in_memory_order(variant, tiles):
+    layout = TokenLayout(grid=(3, 256), text=128 * (variant == "hunyuan"))
+    assert_same_as_torch(MemoryBand(keep=0.7, variant=variant, prompt=70 * (variant == "hunyuan")), layout, *tiles)
 
 
 @pytest.mark.parametrize("tiles", [(32, 32), (24, 16), (64, 48)])

@@ -30,7 +30,7 @@ def test_pyramids_of_psa(oracle):
         # Rounding the quotas fills every tile of 32 keys.
         assert s.visited * 32 == sum(n * block // pool for pool, n in quotas.items()) * s.q_tiles
         assert set(s.runs.kind) == {int(Kind.GATHER)}
-        assert family.mask_class() == "gather"
+        assert family.mask_class() == "blocks"
 
 
 def llsa(levels, keep):

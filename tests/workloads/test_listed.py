@@ -96,7 +96,7 @@ def test_a_mask_that_does_not_cut_the_tokens_is_refused(npy):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("mask.txt", b"", "ends in .npz or .npy"),
+        ("mask.txt", b"", r"ends in \.npz, \.npy or \.pt"),
         ("mask.npy", None, "cannot read mask file"),
         ("mask.npy", b"no numpy", "cannot read mask file"),
         ("mask.npz", b"no zip", "cannot read mask file"),
@@ -112,7 +112,7 @@ def test_files_that_hold_no_mask_are_refused(name, content, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("array", [np.ones((2, 2)), np.ones(4, bool), np.ones((2, 2, 2), bool), np.ones((0, 2), bool)])
+@pytest.mark.parametrize("array", [np.ones((2, 2)), np.ones(4, bool), np.ones((2, 2, 2, 2), bool), np.ones((0, 2), bool)])
 def test_arrays_of_another_kind_are_refused(array, tmp_path):
     path = tmp_path / "mask.npy"
     np.save(path, array)
@@ -125,3 +125,52 @@ def test_a_truncated_npz_is_refused(npz):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(UserError, match="cannot read mask file"):
         schedule("mask_file", seq_q=128, file=str(path))
+
+
+def test_heads_may_have_blocks_of_their_own(tmp_path):
+    path, rng = tmp_path / "mask.npy", np.random.default_rng(0)
+    masks = rng.random((3, 4, 4)) < 0.5
+    masks[:, 0, 0] = True
+    np.save(path, masks)
+    family = Listed(file=str(path))
+    layout, tiling = TokenLayout(grid=(256,)), Tiling(q=(64,), kv=(64,))
+    heads = family.schedule_heads(layout, tiling, 3)
+    assert (heads.to_mask() == masks).all()
+    assert (family.schedule(layout, tiling).to_mask()[0] == masks[0]).all()
+    with pytest.raises(UserError, match="lists the blocks of 3 heads, and the call has 4"):
+        family.schedule_heads(layout, tiling, 4)
+
+
+@pytest.mark.parametrize("form", ["npz", "pt", "pt of a dict"])
+def test_a_block_mask_of_flex_attention_is_read(form, tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+    def rule(b, h, q, k):
+        return (q >= k) & (q - k < 200 * (h + 1))
+
+    made = create_block_mask(rule, 1, 2, 1024, 1024, device="cpu", BLOCK_SIZE=128)
+    names = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
+    lists = {name: getattr(made, name) for name in names}
+    sizes = {"BLOCK_SIZE": made.BLOCK_SIZE, "seq_lengths": made.seq_lengths}
+    path = tmp_path / ("mask.npz" if form == "npz" else "mask.pt")
+    if form == "npz":
+        np.savez(path, **{name: value.numpy() for name, value in lists.items()}, **sizes)
+    elif form == "pt":
+        torch.save(BlockMask.from_kv_blocks(*lists.values(), **sizes), path)
+    else:
+        torch.save({**lists, **sizes}, path)
+    family = Listed(file=str(path))
+    assert family.own_layout() == TokenLayout(grid=(1024,))
+    read = family.schedule_heads(TokenLayout(grid=(1024,)), Tiling(q=(128,), kv=(128,)), 2)
+    assert np.array_equal(read.to_mask(), made.to_dense()[0].numpy().astype(bool))
+    assert read.full == int(made.full_kv_num_blocks.sum())
+
+
+def test_nothing_but_a_block_mask_is_unpickled(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "mask.pt"
+    torch.save({"kv_indices": Path}, path)
+    with pytest.raises(UserError, match="holds more than a BlockMask") as caught:
+        Listed(file=str(path)).own_layout()
+    assert "\n" not in str(caught.value)

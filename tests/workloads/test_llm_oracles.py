@@ -1,19 +1,29 @@
 """Known block masks of the prefill systems (tests/oracles/llm_*.json), block for block.
 
-`llm_official` was made by the systems' own code, `llm_oracles` by a reading of it. Where a rule was not written down, it was found
-from the listed blocks, so that these cases are no evidence for it: that SeerAttention keeps the diagonal, that FlexPrefill's first
-column and diagonal are part of its budgets, and that DHSA's lines are chosen as blocks.
+`llm_official` was made by the systems' own code, `llm_oracles` by a reading of it. Where a rule was not written down, it was
+found from the listed blocks, so that these cases are no evidence for it: that SeerAttention keeps the diagonal, that
+FlexPrefill's first column and diagonal are part of its budgets, that DHSA's lines are chosen as blocks, and that the last block
+before a group is none of AnchorAttention's stripes.
 
-Cases not passed: pairs of `sparse_transformer_strided`, `sparse_transformer_fixed` and `dilated_window_tokens_as_tiles`, which
-count single tokens inside tiles: the kernels compute blocks, and so do the families. `dilated` in MInference's form is in
-test_vertical_slash. `hip_v1_1_draft`: the hierarchical search is not built, its counts follow from its settings.
+Cases not passed:
+`sparse_transformer_strided`, `sparse_transformer_fixed`, `dilated_window_tokens_as_tiles`: their pairs, which count single tokens
+    inside tiles; the kernels compute blocks, and so do the families. `dilated` in MInference's form is in test_vertical_slash.
 """
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from simattn.workloads import Tiling, TokenLayout
 from simattn.workloads.estimators import lines, rules
+from simattn.workloads.estimators.search import search_by_halves
 from simattn.workloads.families import Band, Elastic, Strided
+
+CASES = {
+    source: json.loads((Path(__file__).parent.parent / "oracles" / f"{source}.json").read_text(encoding="utf-8"))
+    for source in ("llm_oracles", "llm_official")
+}
 
 
 def qk(seed, heads, tokens, width, scale=3.0):
@@ -154,14 +164,10 @@ TOPICS = {
 }
 
 
-@pytest.mark.parametrize("name", TOPICS)
-@pytest.mark.parametrize("source", ["llm_oracles", "llm_official"])
-def test_choices_from_queries_and_keys(oracle, name, source):
-    cases = oracle(source)
-    if name not in cases:
-        pytest.skip(f"{source} has no such case")
+@pytest.mark.parametrize(("source", "name"), [(source, name) for source in CASES for name in TOPICS if name in CASES[source]])
+def test_choices_from_queries_and_keys(source, name):
     choose, inputs = TOPICS[name]
-    assert (choose(*inputs) == blocks_of(cases[name])).all()
+    assert (choose(*inputs) == blocks_of(CASES[source][name])).all()
 
 
 def test_lines_from_queries_and_keys(oracle):
@@ -169,3 +175,37 @@ def test_lines_from_queries_and_keys(oracle):
     ((vertical, slash),) = lines.top_lines(lines.line_scores(*qk(1, 1, 512, 32), 64), 40, 120)
     assert vertical.tolist() == case["vertical"]
     assert slash.tolist() == case["slash"]
+
+
+@pytest.mark.parametrize("row", ["3", "7", "15"])
+def test_search_of_hip(oracle, row):
+    case = oracle("llm_official")["hip_v1_1_draft"]
+    q, k = (x[0] for x in qks(22, 1024, 32, 64))
+    end = (int(row) + 1) * 64
+    found = search_by_halves(q[end - 64 : end], k[:end], 8, 16)
+    assert (8 * found).tolist() == case["rows"][row]
+
+
+def test_stripes_of_anchor_attention(oracle):
+    case = oracle("llm_oracles")["anchor_stripes"]
+    found = lines.anchor_stripes(*qks(8, 1024, 32, 64), 16, 16, 3.0)
+    counts = [int(keys.sum()) for keys in found]
+    assert counts == case["stripes_per_big_block"]
+    assert 16 * sum(-(-n // 128) for n in counts) == case["step3_gather_tiles"]
+    first_and_own = Strided(block=16, causal=False, span=16, sinks=16)
+    assert first_and_own.schedule(TokenLayout(grid=(1024,)), Tiling(q=(16,), kv=(16,))).visited == case["step1_tiles_16x16"]
+
+
+@pytest.mark.parametrize("residue", [64])
+def test_a_grid_of_tokens_touches_every_tile_until_it_is_permuted(oracle, residue):
+    """MMInference: one phase of a grid is a diagonal of blocks once tokens of a phase lie side by side."""
+    before, after = (blocks_of(oracle("llm_oracles")[name])[0] for name in ("mm_grid_tokens", "mm_grid_slash_permuted"))
+    token = np.arange(512)
+    same = (token[:, None] % residue == token % residue) & (token[:, None] >= token)
+    order = np.argsort(token % residue, kind="stable")
+
+    def tiles(mask):
+        return mask.reshape(8, 64, 8, 64).any((1, 3))
+
+    assert (tiles(same) == before).all()
+    assert (tiles(same[order][:, order]) == after).all()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Tiling, TokenLayout
+from simattn.workloads.estimators.tokens import label_keys, quest_pages
 from simattn.workloads.families import Pages
-from simattn.workloads.token_estimators import label_keys, quest_pages
 
 STEP = TokenLayout(grid=(512,), queries=1)
 
@@ -46,11 +46,6 @@ def test_whole_pages_are_read():
     assert (everything.visited, everything.pairs) == (4, 8 * 512)
     more = Pages(budget=10_000).schedule(STEP, Tiling(q=(16,), kv=(64,)))
     assert more.pairs == 512
-
-
-def test_heads_with_pages_of_their_own_share_no_tile():
-    assert Pages(budget=64).mask_class() == "pages"
-    assert Pages(budget=64, per_head=True).mask_class() == "gather"
 
 
 def test_a_prefill_has_no_pages():

@@ -91,7 +91,7 @@ def test_cubes_of_vsa(grid, sparsity, cubes, kept, padding):
 
 
 def test_rest_of_the_visible_blocks_is_qk_only():
-    family = PooledSelect(causal=True, rule="relative_threshold", density=0.25, rest="qk_only")
+    family = PooledSelect(causal=True, rule="relative_threshold", density=0.25, qk_only=True)
     s = family.schedule(LONG, FLAT)
     assert family.mask_class() == "qk_only"
     assert s.visited + s.qk_only == 512 * 513 // 2

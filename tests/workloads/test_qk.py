@@ -11,12 +11,12 @@ def write(path, **arrays):
     return str(path)
 
 
-def test_sizes_and_heads(tmp_path):
+def test_sizes(tmp_path):
     k = np.arange(2 * 8 * 4, dtype=np.float32).reshape(2, 8, 4)
     file = write(tmp_path / "qk.npz", q=np.ones((6, 5, 4), np.float16), k=k)
     loaded = load_qk(file)
     assert loaded.sizes() == {"q_heads": 6, "kv_heads": 2, "head_dim": 4, "seq_q": 5, "seq_kv": 8}
-    assert [int(loaded.keys_of(head)[0, 0]) for head in range(6)] == [0, 0, 0, 32, 32, 32]
+    assert (loaded.k == k).all()
 
 
 @pytest.mark.parametrize(

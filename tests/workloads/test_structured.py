@@ -95,11 +95,11 @@ def test_proxies():
     assert among.copies == by_all.copies == 1
 
 
-def test_gathered_keys():
+def test_copied_keys():
     """BiFormer: a region of 8 x 8 sees the keys of four regions."""
     s = Structured(box=8, keys=256).schedule(TokenLayout(grid=(56, 56)), FLAT)
     assert (s.copies, s.visited, s.pairs) == (49, 49 * 4, 49 * 64 * 256)
-    assert s.counts.gather.sum() == s.max_visited == 4
+    assert (s.full, s.max_visited, s.mask_free) == (s.visited, 4, True)
 
 
 @pytest.mark.parametrize(

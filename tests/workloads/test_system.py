@@ -135,11 +135,9 @@ def test_a_mistake_is_one_line(written, old, new, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", systems.names())
+@pytest.mark.parametrize("name", [name for name in systems.names() if name not in ("mask_file", "mask_function")])
 def test_every_formula_of_every_entry_has_a_value(name):
-    pattern = Pattern(name, published=True) if systems.load(name).family != "listed" else None
-    if pattern is None:
-        return
+    pattern = Pattern(name, published=True)
     layout = pattern.default_layout()
     names = _numbers(pattern.system, (pattern.family, *pattern.parts), pattern.system.workload.problem(), layout)
     names |= dict.fromkeys(SCHEDULE_NAMES, 1000)
@@ -155,8 +153,9 @@ def test_every_entry_says_where_it_is_from(name):
         assert models.load(system.workload.model).layout(system.workload.shape).tokens
     assert all(origin.source for origin in system.meta.values())
     covered = {key.split(".")[0] for key in system.meta}
-    for table, empty in (("side", ()), ("parts", ()), ("policy", Policy())):
-        assert getattr(system, table) == empty or table in covered, f"{name}: [meta] has no source of {table}"
+    # The rule's origin stands for parts and policy too, where these have none of their own; costs always have one.
+    assert "rule" in covered or not (system.parts or system.policy != Policy())
+    assert not system.side or "side" in covered, f"{name}: [meta] has no source of side"
     assert all(claim.source for claim in system.claims)
     if system.tier == 1:
         assert system.paper

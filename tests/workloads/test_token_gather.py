@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Kind, Tiling, TokenLayout
+from simattn.workloads.estimators.tokens import hip_blocks, hisa_keys, indexer_scores
 from simattn.workloads.families import PrefixTop, TokenGather
 from simattn.workloads.families.prefix_top import stays_until
 from simattn.workloads.selection import top_k
-from simattn.workloads.token_estimators import anchor_stripes, hip_blocks, hisa_keys, indexer_scores
 
 from .conftest import qks
 
@@ -42,14 +42,6 @@ def test_hisa_looks_at_fewer_keys_and_finds_almost_the_same(oracle):
     overlap = (hisa & dsa).sum(1) / (hisa | dsa).sum(1)
     assert overlap.mean() == pytest.approx(published["mean_iou_vs_dsa"], abs=1e-12)
     assert (np.arange(512) // 32 + 1).sum() == published["block_scores"]
-
-
-def test_anchor_stripes_are_shared_by_a_big_block(oracle):
-    published = oracle("llm_oracles")["anchor_stripes"]
-    stripes = anchor_stripes(*qks(8, 1024, 32, 64), block=16, step=16, theta=3.0)
-    assert [len(found) for found in stripes] == published["stripes_per_big_block"]
-    # One list for the 16 tiles of 16 queries of a big block, gathered 128 keys at a time.
-    assert 16 * sum(-(-len(found) // 128) for found in stripes) == published["step3_gather_tiles"]
 
 
 def test_hip_tree_search(oracle):

@@ -2,13 +2,14 @@
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from simattn.facts import UserError
 from simattn.workloads import Tiling, TokenLayout
+from simattn.workloads.estimators.tokens import infllm_blocks, moba_blocks, nsa_blocks
 from simattn.workloads.families import Chunks, TokenSelect
 from simattn.workloads.lists import draw_lists
-from simattn.workloads.token_estimators import infllm_blocks, moba_blocks, nsa_blocks
 
 from .conftest import qk, qks
 
@@ -51,7 +52,7 @@ def test_fsa_goes_through_the_blocks(oracle):
     q, k = qk(5, 2, 512, 32)
     lists = nsa_blocks(q, k[0], block=64, top=3)
     assert np.bincount(lists.ids).tolist() == published["fsa_tokens_per_kv_block"]
-    schedule = TokenSelect(block=64, top=3, major="kv").listed(lists, LAYOUT, Tiling(q=(64,), kv=(128,)))
+    schedule = TokenSelect(block=64, top=3).listed(lists, LAYOUT, Tiling(q=(128,), kv=(64,), major="kv"))
     assert schedule.visited == published["fsa_q_tiles_128"] == 14
     assert schedule.pairs == seen_by(lists, 64, 512).sum()
 
@@ -72,7 +73,7 @@ def test_moba_chunks(oracle):
     tokens = np.bincount(lists.ids, minlength=8).tolist()
     assert tokens == published["tokens_per_chunk"] == oracle("llm_official")["moba_gate"]["tokens_per_chunk"]
     assert rows_of(lists, published["first_rows"]) == published["first_rows"]
-    family = TokenSelect(block=64, top=3, own=False, major="gathered")
+    family = TokenSelect(block=64, top=3, own=False, gathered=True)
     for tile, wanted in ((64, "varlen_q_tiles_64"), (128, "varlen_q_tiles_128")):
         gathered = family.listed(lists, LAYOUT, Tiling(q=(tile,), kv=(64,)))
         assert gathered.work_rows == gathered.visited == published[wanted]
@@ -94,18 +95,19 @@ def test_drawn_lists_against_brute_force(tiling):
     layout = TokenLayout(grid=(1000,))
     schedule, seen = family.schedule(layout, tiling), seen_by(family.lists(layout), 64, 1000)
     assert schedule.pairs == tiling.pack * seen.sum()
-    tiles = np.add.reduceat(seen, np.arange(0, 1000, tiling.kv_rows), axis=1) > 0
+    # A tile never holds keys of two blocks.
+    tiles = np.add.reduceat(seen, np.arange(0, 1000, min(tiling.kv_rows, 64)), axis=1) > 0
     rows_of_query = -(-tiling.pack // tiling.q_rows)
     assert schedule.visited == rows_of_query * tiles.sum()
     assert schedule.row_live.sum() == 1000 * tiling.pack
 
 
 def test_order_does_not_change_the_pairs():
-    pairs = {
-        major: TokenSelect(block=64, top=5, init=1, local=2, major=major).schedule(LAYOUT, Tiling(q=(64,), kv=(64,))).pairs
-        for major in ("q", "kv", "gathered")
-    }
-    assert len(set(pairs.values())) == 1
+    family, tiling = TokenSelect(block=64, top=5, init=1, local=2), Tiling(q=(64,), kv=(64,))
+    by_keys = family.schedule(LAYOUT, msgspec.structs.replace(tiling, major="kv"))
+    gathered = msgspec.structs.replace(family, gathered=True).schedule(LAYOUT, tiling)
+    assert by_keys.major == "kv"
+    assert family.schedule(LAYOUT, tiling).pairs == by_keys.pairs == gathered.pairs
 
 
 def test_forced_blocks_take_their_places():
@@ -138,6 +140,29 @@ def test_draws_follow_the_model():
     assert abs(share - 1).max() < 0.25
     near = draw_lists(*args, skip=0, stay=0.0, recent=1.0, seed=1)
     assert np.mean(near.ids >= blocks - 22) > 0.4
+
+
+@pytest.fixture
+def file_of_qk(tmp_path):
+    """Four query heads and two K/V heads of 512 tokens."""
+    q, k = qk(5, 4, 512, 32)
+    path = tmp_path / "layer.npz"
+    np.savez(path, q=q, k=k[::2])
+    return str(path), q, k[::2]
+
+
+def test_lists_from_real_queries_and_keys(file_of_qk):
+    path, q, k = file_of_qk
+    packed = TokenSelect(block=64, top=3, qk=path).schedule_heads(LAYOUT, Tiling(q=(16,), kv=(64,), pack=2), 2)
+    assert (len(packed.groups), packed.visited) == (2, 2 * 1344)
+    for head, group in enumerate(packed.groups):
+        lists = nsa_blocks(q[2 * head : 2 * head + 2], k[head], block=64, top=3)
+        own = slice(*packed.runs.indptr[[group.first_row, group.first_row + group.rows]])
+        assert packed.runs.length[own].sum() == seen_by(lists, 64, 512).sum()
+    each = TokenSelect(block=64, top=3, own=False, gathered=True, qk=path, estimator="moba")
+    assert len(each.schedule_heads(LAYOUT, Tiling(q=(64,), kv=(64,)), 4).groups) == 4
+    with pytest.raises(UserError, match="2 K/V heads of 512 tokens"):
+        TokenSelect(qk=path).schedule_heads(TokenLayout(grid=(1024,)), Tiling(q=(16,), kv=(64,)), 4)
 
 
 def test_mistakes_are_named():

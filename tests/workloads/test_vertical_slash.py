@@ -90,7 +90,7 @@ def test_masks_of_a_file(tmp_path):
     family = VerticalSlash(verticals=40, slashes=120, qk=str(tmp_path / "layer.npz"))
     s = family.schedule_heads(TokenLayout(grid=(512,)), TILES, 8)
     assert [g.copies for g in s.groups] == [2] * 4
-    with pytest.raises(UserError, match="holds 4 heads of 512 tokens, the call has 8 of 1024"):
+    with pytest.raises(UserError, match="hold 4 heads of 512 x 512 tokens, the call has 8 of 1024"):
         family.schedule_heads(TokenLayout(grid=(1024,)), TILES, 8)
 
 

@@ -2,7 +2,10 @@
 
     scores   what systems score blocks by: pooled products, antidiagonals, exact mass, samples
     rules    systems that choose single blocks: their scores, rule and quirks
-    lines    vertical and slash lines from the last queries
+    lines    vertical and slash lines from the last queries; stripes of single keys
+    search   a search that does not score all keys
+    tokens   blocks and keys that single query tokens choose
+    clusters k-means of queries and keys, and which clusters see each other
 
 Only numpy: sizes are those of a test or of one head of a model, not of a benchmark.
 """
@@ -11,13 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import sqrt
-from pathlib import Path
-from typing import Any, NamedTuple
-from zipfile import BadZipFile
+from typing import NamedTuple
 
 import numpy as np
 
-from ...facts import UserError
 from .. import selection
 from . import lines, rules
 from .scores import Bools, Floats, antidiagonal, exact_mass, mean_pool, past, sampled_max, softmax
@@ -106,31 +106,4 @@ def _seen(scores: Floats, numbers: Numbers) -> Floats:
     return np.where(past(scores.shape[1], scores.shape[2], numbers.block_q, numbers.block_k), scores, -np.inf)
 
 
-def load_qk(file: str) -> tuple[Floats, Floats]:
-    """Queries and keys of a layer, `q` and `k` of shape [heads, tokens, width]; keys are repeated for their query heads.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read or does not hold what it should.
-    """
-    try:
-        content = dict(np.load(Path(file), allow_pickle=False))
-    except (OSError, ValueError, EOFError, BadZipFile, TypeError) as error:
-        raise UserError(f"cannot read {file}: {getattr(error, 'strerror', None) or 'not a numpy .npz file'}") from None
-    missing = sorted({"q", "k"} - content.keys())
-    if missing:
-        raise UserError(f"{file} lacks {', '.join(missing)}")
-    q, k = (np.asarray(content[name], np.float64) for name in ("q", "k"))
-    if q.ndim != 3 or k.ndim != 3 or q.shape[1:] != k.shape[1:] or len(q) % len(k):
-        raise UserError(
-            f"{file} must hold q [heads, tokens, width] and k [kv heads, tokens, width], got {_by(q.shape)} and {_by(k.shape)}"
-        )
-    return q, np.repeat(k, len(q) // len(k), axis=0)
-
-
-def _by(shape: tuple[Any, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
-__all__ = ["OWN", "RULES", "SCORES", "Numbers", "choose", "lines", "load_qk", "rules"]
+__all__ = ["OWN", "RULES", "SCORES", "Numbers", "choose", "lines", "rules"]

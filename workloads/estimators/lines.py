@@ -152,3 +152,26 @@ def dhsa(q: Floats, k: Floats, block_q: int, block_k: int, top_k: int, rule: str
         column = np.arange(columns)
         kept[head] |= (column >= (low // block_k)[:, None]) & (column <= (high // block_k)[:, None])
     return (kept | dense[:, None]) & seen
+
+
+def anchor_stripes(q: Floats, k: Floats, block: int, step: int, theta: float) -> list[Bools]:
+    """AnchorAttention: keys that each group of `step` blocks of queries gathers: bool [heads, keys before the group].
+
+    A key is kept if, for any block's mean query, its product comes within `theta` of the mean anchor, the largest product of a
+    query with the first group and its own. The first block of keys and the last one before the group are not looked at.
+
+    References
+    ----------
+    arXiv 2505.23520.
+    """
+    _, tokens, width = q.shape
+    group, key = block * step, np.arange(tokens)
+    found = []
+    for begin in range(0, tokens, group):
+        query = np.arange(begin, begin + group)
+        scores = q[:, query] @ k.swapaxes(-1, -2) / np.sqrt(width)
+        near = ((key < group) | (key >= begin)) & (key <= query[:, None])
+        anchor = pooled(np.where(near, scores, -np.inf).max(-1)[..., None], block)
+        close = pooled(q[:, query], block) @ k[:, :begin].swapaxes(-1, -2) / np.sqrt(width) + theta >= anchor
+        found.append(close.any(1) & (key[:begin] >= block) & (key[:begin] < begin - block))
+    return found

@@ -9,7 +9,6 @@
     levels       pooled copies of the keys: pyramids, hierarchies, compressed keys
     clustered    clusters of queries that see clusters of keys
     structured   batches of small dense attentions
-    mix          heads of different families in one call
     listed       blocks listed in a file
     mask_function  a mask of the user's own, as a Python function
     pooled_select  blocks chosen by a score: top-k, mass, thresholds
@@ -35,7 +34,6 @@ Another package adds a family by an entry point of the group `simattn.families`:
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
 from typing import Any, Protocol, cast
 
 from ...facts import unknown_name
@@ -54,7 +52,6 @@ from .levels import Level, Levels
 from .listed import Listed
 from .mask_function import MaskFunction
 from .memory_band import MemoryBand
-from .mix import Mix
 from .pages import Pages
 from .pooled_select import PooledSelect
 from .prefix_top import PrefixTop
@@ -94,7 +91,6 @@ FAMILIES: dict[str, type[Any]] = {
     "frame_band": FrameBand,
     "listed": Listed,
     "mask_function": MaskFunction,
-    "mix": Mix,
     "sliding_tile": SlidingTile,
     "memory_band": MemoryBand,
     "two_scale": TwoScale,
@@ -131,6 +127,8 @@ def family_type(name: str) -> type[Any]:
     """
     if name in FAMILIES:
         return FAMILIES[name]
+    from importlib.metadata import entry_points
+
     others = entry_points(group=PLUGINS)
     if name not in others.names:
         raise unknown_name("family", name, [*FAMILIES, *others.names])
@@ -156,7 +154,6 @@ __all__ = [
     "Levels",
     "Listed",
     "MemoryBand",
-    "Mix",
     "Pages",
     "PooledSelect",
     "PrefixTop",

@@ -26,6 +26,9 @@ Ints = NDArray[np.int64]
 Size = Annotated[int, Meta(ge=1, le=2**30)]
 
 
+MOST_BLOCKS = 2**30
+
+
 class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One resolution.
 
@@ -41,11 +44,13 @@ class Level(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     pool: Size = 1
     stride: Annotated[int, Meta(ge=0)] = 0
-    keep: Annotated[int, Meta(ge=1)] | Annotated[float, Meta(gt=0, le=1)] | None = None
+    keep: int | float | None = None
     block: Size = 1
 
     def __post_init__(self) -> None:
         force_setattr(self, "stride", self.stride or self.pool)
+        if self.keep is not None and not 0 < self.keep <= (1 if isinstance(self.keep, float) else MOST_BLOCKS):
+            raise UserError(f"keep is a share up to 1.0 or a number of blocks, got {self.keep}")
 
     def keys(self, tokens: int) -> int:
         """Keys of the level, the last of them of fewer tokens where they do not divide."""
@@ -86,7 +91,7 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def mask_class(self) -> str:
         if any(level.keep is not None for level in self.levels):
-            return "gather"
+            return "blocks"
         return "element" if self.causal else "dense"
 
     def without_pattern(self) -> Band:
@@ -155,6 +160,7 @@ class Levels(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             buffers=tuple(buffers),
             pairs_per_copy=(self._pairs(reads, live, layout, pack),),
             mask_free=not self.causal,
+            segment=min((level.block for level in self.levels if level.keep is not None), default=1),
         )
 
     def _read(self, level: Level, quota: int, tokens: int, first: Ints, last: Ints, kv_tile: int) -> _Read:

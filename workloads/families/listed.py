@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from ...facts import UserError
 from ..bsr import from_bsr
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..schedule import Kind, TileSchedule
-from ..stack import stack
 from .band import Band
 
 BSR = ("indptr", "indices", "q_tile", "kv_tile", "seq_q", "seq_kv")
@@ -85,7 +85,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
             raise UserError(f"mask file {self.file} lists the blocks of {listed} heads, and the call has {heads}")
         self._check(layout, tiling)
         parts = [self._head(layout, head).retile(tiling.q_rows, tiling.kv_rows) for head in range(heads)]
-        return stack([(part, 1) for part in parts])
+        return stack_heads([(part, 1) for part in parts])
 
     def _lengths(self) -> tuple[int, int]:
         content = self._content
@@ -112,7 +112,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
     def _head(self, layout: TokenLayout, head: int) -> TileSchedule:
         """The blocks of one head, in tiles of their own size."""
         content, seq_q, seq_kv = self._content, layout.query_tokens, layout.tokens
-        sizes = {"seq_q": seq_q, "seq_kv": seq_kv}
+        sizes: dict[str, Any] = {"seq_q": seq_q, "seq_kv": seq_kv}
         if "kv_indices" in content:
             return _block_mask_head(content, head, sizes)
         if "mask" not in content:
@@ -128,7 +128,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         return from_bsr(indptr, np.nonzero(mask)[1], q_tile=q_block, kv_tile=kv_block, **sizes)
 
 
-def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, int]) -> TileSchedule:
+def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, Any]) -> TileSchedule:
     """One head of a BlockMask: rows of partial blocks, and rows of full ones."""
     q_tile, kv_tile = (int(n) for n in np.broadcast_to(content["BLOCK_SIZE"], (2,)))
     columns, kinds = [], []
@@ -145,10 +145,10 @@ def _block_mask_head(content: dict[str, Any], head: int, sizes: dict[str, int]) 
         columns.append(np.stack([row, column]))
         kinds.append(np.full(len(row), kind))
         counts = counts + many
-    (row, column), kind = np.concatenate(columns, axis=1), np.concatenate(kinds)
+    (row, column), all_kinds = np.concatenate(columns, axis=1), np.concatenate(kinds)
     order = np.argsort(row, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(counts)])
-    return from_bsr(indptr, column[order], kinds=kind[order], q_tile=q_tile, kv_tile=kv_tile, **sizes)
+    return from_bsr(indptr, column[order], kinds=all_kinds[order], q_tile=q_tile, kv_tile=kv_tile, **sizes)
 
 
 def _of_numpy(path: Path) -> dict[str, Any]:

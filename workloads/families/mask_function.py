@@ -15,9 +15,9 @@ from msgspec import Meta, Struct
 
 from ...facts import UserError
 from ..bsr import from_bsr
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..schedule import Kind, TileSchedule
-from ..stack import stack
 from .band import Band
 
 CHUNK = 1 << 22
@@ -86,7 +86,7 @@ def _evaluated(function: str, mtime_ns: int, layout: TokenLayout, q_tile: int, k
     for head in range(distinct):
         schedule = _one_head(mask, function, head, layout, q_tile, kv_tile, (head, distinct))
         parts.append((schedule, heads // distinct))
-    return stack(parts)
+    return stack_heads(parts)
 
 
 def _load(function: str) -> Callable[..., Any]:

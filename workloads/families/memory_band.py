@@ -122,7 +122,8 @@ class MemoryBand(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 see(here, video, real, whole=True)
             else:
                 see(here, low if low == real else 0, high, whole=True)
-        runs = paint(len(tile), *(np.concatenate(part) for part in (row, start, stop, full)), need)
+        rows, starts, stops, fulls = (np.concatenate(part) for part in (row, start, stop, full))
+        runs = paint(len(tile), rows, starts, stops, fulls, need)
         at = np.arange(video)
         near = int((np.minimum(at + reach + 1, video) - np.maximum(at - reach, 0)).sum())
         return flat_schedule(

@@ -31,8 +31,6 @@ class Pages(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Keys of a page, contiguous in memory.
     budget : int
         Keys that are read, the newest page and what else is forced included; 0 for all.
-    per_head : bool
-        Every query head has pages of its own, so heads that share K and V cannot share a tile.
 
     References
     ----------
@@ -48,10 +46,9 @@ class Pages(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     page: Annotated[int, Meta(ge=1, le=2**20)] = 16
     budget: Annotated[int, Meta(ge=0, le=2**40)] = 0
-    per_head: bool = False
 
     def mask_class(self) -> str:
-        return "gather" if self.per_head else "pages"
+        return "blocks"
 
     def without_pattern(self) -> Band:
         return Band(causal=True)
@@ -76,5 +73,6 @@ class Pages(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             buffers=(Buffer("kv", 0, keys),),
             pairs_per_copy=(layout.queries * tiling.pack * read,),
             aligned=False,
+            segment=page,
             blocks=BlockGrid(page, -(-read // page), -(-keys // page)),
         )

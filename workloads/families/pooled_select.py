@@ -14,9 +14,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from ...facts import UserError
-from ..blocks import BlockLists, BlockShape, Rest, block_schedule
-from ..estimators import OWN, Numbers, choose, load_qk
+from ..blocks import BlockLists, BlockShape, block_schedule
+from ..estimators import OWN, Numbers, choose
 from ..layout import Tiling, TokenLayout
+from ..qk import load_qk
 from ..schedule import TileSchedule
 from ..scores import Placement, draw_blocks, head_shares, row_loads
 from ..selection import forced
@@ -24,6 +25,7 @@ from .band import Band
 
 Ints = NDArray[np.int64]
 Size = Annotated[int, Meta(ge=1, le=2**20)]
+Block = Annotated[int, Meta(ge=0, le=2**20)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0, le=2**30)]
 
@@ -37,7 +39,8 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Parameters
     ----------
     block : int or tuple of int
-        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block.
+        Queries of a block, on the flat sequence; or its shape on the grid, for tokens that are reordered block by block. 0 for
+        the tiles of the kernel, where it is the kernel that chooses.
     block_k : int or tuple of int, optional
         Keys of a block; as `block` by default.
     causal : bool
@@ -67,9 +70,8 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Text keeps all, and is kept by all.
     segment : int
         A causal row sees all of its own segment of so many keys, in an order of their own.
-    rest : str
-        What becomes of blocks that are not kept: `none`, `skipped` (a kernel that tests a mask at each), `qk_only` (QK is
-        computed to find out).
+    qk_only : bool
+        QK is computed of all visible blocks, to find out which are kept.
     near, stripes : float
         Of the drawn blocks, the share near the diagonal and the share in columns that all rows of a head favour.
     seed : int
@@ -88,7 +90,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     BlockGrid(size=128, active=101975, total=984064)
     """
 
-    block: Size | tuple[Size, ...] = 64
+    block: Block | tuple[Size, ...] = 64
     block_k: Size | tuple[Size, ...] | None = None
     causal: bool = False
     rule: Literal["top_k", "row_mass", "global_mass", "global_threshold", "threshold", "relative_threshold"] = "top_k"
@@ -105,7 +107,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     forced_extra: bool = False
     text_dense: bool = True
     segment: Size = 1
-    rest: Rest = "none"
+    qk_only: bool = False
     near: Share = 0.5
     stripes: Share = 0.25
     seed: Count = 0
@@ -127,7 +129,7 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise UserError("block and block_k are both numbers or both shapes on the grid")
 
     def mask_class(self) -> str:
-        return "qk_only" if self.rest == "qk_only" else "blocks"
+        return "qk_only" if self.qk_only else "blocks"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal)
@@ -137,26 +139,25 @@ class PooledSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
         """The work of `heads` heads of one item, each with blocks of its own."""
-        geometry = _geometry(self, layout)
-        tables = self._measured(geometry, heads) if self.qk else self._drawn(geometry, heads)
-        return block_schedule(tables, geometry.shape, tiling, rest=self.rest)
+        geometry = _geometry(self, layout, tiling)
+        tables = self._measured(geometry, layout, heads) if self.qk else self._drawn(geometry, heads)
+        return block_schedule(tables, geometry.shape, tiling, qk_only=self.qk_only)
 
-    def _measured(self, geometry: _Geometry, heads: int) -> list[tuple[BlockLists, int]]:
+    def _measured(self, geometry: _Geometry, layout: TokenLayout, heads: int) -> list[tuple[BlockLists, int]]:
         """Blocks of each head of a file, and how many heads of the call share them."""
-        q, k = load_qk(self.qk)
         shape, rows = geometry.shape, self._rows(geometry)
-        if isinstance(self.block, tuple):
-            raise UserError("queries and keys of a file lie on the flat sequence: give block as one number")
-        if heads % len(q) or q.shape[1] != shape.seq_kv or shape.seq_q != shape.seq_kv:
-            raise UserError(
-                f"{self.qk} holds {len(q)} heads of {q.shape[1]} tokens, the call has {heads} of {shape.seq_q} x {shape.seq_kv}"
-            )
+        if shape.seq_q != shape.seq_kv or shape.seq_kv != layout.tokens:
+            raise UserError("q and k of a file need as many queries as keys, and blocks that cut the grid evenly")
+        q, k = load_qk(self.qk).each_head(heads, layout.tokens)
+        q, k = (x[:, _order(block, layout)] for x, block in ((q, self.block), (k, self.block_k or self.block)))
         each = self.top_k or _whole(self.density * shape.columns, self.rounding)
         numbers = Numbers(shape.q, shape.k, self.causal, self.keep, each, self.segment, self.seed)
         masks = choose(q, k, self.estimator, self.rule, numbers)
         if self.estimator not in OWN:
+            column = np.arange(shape.columns)
             masks |= forced(shape.rows, shape.columns, sinks=self.sinks, local=rows.own) | rows.dense[:, None]
-            masks &= np.arange(shape.columns) < rows.visible[:, None]
+            masks |= column >= geometry.text_column
+            masks &= column < rows.visible[:, None]
         return [(BlockLists.of(mask), heads // len(q)) for mask in masks]
 
     def _drawn(self, geometry: _Geometry, heads: int) -> list[tuple[BlockLists, int]]:
@@ -231,8 +232,10 @@ class _Geometry(NamedTuple):
     period: int
 
 
-def _geometry(family: PooledSelect, layout: TokenLayout) -> _Geometry:
+def _geometry(family: PooledSelect, layout: TokenLayout, tiling: Tiling) -> _Geometry:
     q, k = family.block, family.block_k or family.block
+    if q == 0:
+        q, k = max(tiling.q_rows // tiling.pack, 1), tiling.kv_rows
     if isinstance(q, int) and isinstance(k, int):
         shape = BlockShape(q, k, layout.query_tokens, layout.tokens, causal=family.causal, segment=family.segment)
         rows, cells = prod(layout.grid) // q, prod(layout.grid) // k
@@ -257,6 +260,16 @@ def _live(block: tuple[int, ...], layout: TokenLayout) -> Ints:
         live = (live[:, None] * np.minimum(size, tokens - np.arange(0, tokens, size))).ravel()
     size = prod(block)
     return np.concatenate([live, np.minimum(size, layout.text - np.arange(0, layout.text, size))])
+
+
+def _order(block: int | tuple[int, ...], layout: TokenLayout) -> Ints:
+    """Tokens in the order in which boxes hold them, text last; as they are for blocks of the flat sequence."""
+    token = np.arange(layout.tokens)
+    if not isinstance(block, tuple):
+        return token
+    places = np.unravel_index(token[: prod(layout.grid)], layout.grid)
+    keys = [p % b for p, b in zip(places, block, strict=True)][::-1] + [p // b for p, b in zip(places, block, strict=True)][::-1]
+    return np.concatenate([np.lexsort(keys), token[prod(layout.grid) :]])
 
 
 def _whole(share: float, rounding: str) -> int:

@@ -35,7 +35,8 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         computed.
     keys : int or tuple of int, optional
         Keys of a box along each axis, centred on the queries (windows with a halo, cut at the border but computed whole); 0 for
-        the whole axis. As `box` by default. One number, where the grid has several axes: so many keys, gathered from anywhere.
+        the whole axis. As `box` by default. One number, where the grid has several axes: so many keys, which another
+        kernel has copied together.
     shift : int or tuple of int
         Cyclic shift of the boxes. Those that wrap around hold tokens of two borders, which do not see each other.
     thin_q, thin_k : int or tuple of int
@@ -69,12 +70,12 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if tiling.pack != 1 or layout.queries or layout.text:
             raise UserError("a batch of small attentions takes neither packed GQA heads, nor fewer queries than keys, nor text")
         grid = layout.grid
-        gathered = self.keys if isinstance(self.keys, int) and self.keys and len(grid) > 1 else 0
+        copied = self.keys if isinstance(self.keys, int) and self.keys and len(grid) > 1 else 0
         box, shift, thin_q, thin_k = (_spread(n, grid) for n in (self.box, self.shift, self.thin_q, self.thin_k))
-        keys = box if self.keys is None or gathered else _spread(self.keys, grid)
+        keys = box if self.keys is None or copied else _spread(self.keys, grid)
         axes = [_axis(n, *sides) for n, *sides in zip(grid, box, keys, shift, thin_q, thin_k, strict=True)]
         repeat = self.repeat or grid[0]
-        parts = [_part(kinds, gathered, tiling) for kinds in product(*axes)]
+        parts = [_part(kinds, copied, tiling) for kinds in product(*axes)]
         first = np.cumsum([0, *(len(p.live) for p in parts)]).tolist()
         longest = max(p.keys for p in parts)
         return TileSchedule(
@@ -85,7 +86,7 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             row_live=np.concatenate([p.live for p in parts]),
             row_keys=np.concatenate([np.full(len(p.live), p.keys) for p in parts]),
             runs=Runs.stack([p.runs for p in parts]),
-            groups=tuple(Group(f, len(p.live), p.count * repeat) for f, p in zip(first, parts, strict=False)),
+            groups=tuple(Group(f, len(p.live), p.number * repeat) for f, p in zip(first, parts, strict=False)),
             buffers=(Buffer("kv", 0, longest),),
             pairs_per_copy=tuple(p.pairs for p in parts),
             mask_free=all((p.runs.kind == Kind.FULL).all() for p in parts),
@@ -95,7 +96,7 @@ class Structured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class _Kind(NamedTuple):
     """Boxes along one axis that are alike."""
 
-    count: int
+    number: int
     queries: int
     """Computed, padding included."""
     keys: int
@@ -110,7 +111,7 @@ class _Part(NamedTuple):
     live: Ints
     runs: Runs
     keys: int
-    count: int
+    number: int
     pairs: int
 
 
@@ -139,16 +140,16 @@ def _axis(length: int, box: int, keys: int, shift: int, thin_q: int, thin_k: int
     ]
 
 
-def _part(kinds: tuple[_Kind, ...], gathered: int, tiling: Tiling) -> _Part:
+def _part(kinds: tuple[_Kind, ...], copied: int, tiling: Tiling) -> _Part:
     """One box: its owner tiles, which all read all of its keys."""
-    queries, keys = prod(k.queries for k in kinds), gathered or prod(k.keys for k in kinds)
+    queries, keys = prod(k.queries for k in kinds), copied or prod(k.keys for k in kinds)
     live_queries = prod(k.live_queries for k in kinds)
-    pairs = live_queries * gathered or prod(k.pairs for k in kinds)
+    pairs = live_queries * copied or prod(k.pairs for k in kinds)
     live = np.maximum(np.minimum(tile_rows(queries, tiling.q_rows), live_queries - np.arange(0, queries, tiling.q_rows)), 0)
     rows = np.arange(len(live))
-    kind = Kind.GATHER if gathered else Kind.FULL if pairs == live_queries * keys else Kind.PARTIAL
+    kind = Kind.FULL if pairs == live_queries * keys else Kind.PARTIAL
     runs = Runs(rows, np.zeros_like(rows), np.full(len(rows), keys), np.full(len(rows), kind, np.uint8), len(rows))
-    return _Part(live, runs, keys, prod(k.count for k in kinds), pairs)
+    return _Part(live, runs, keys, prod(k.number for k in kinds), pairs)
 
 
 def _spread(value: PerAxis, grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise UserError("a window needs causal=true")
 
     def mask_class(self) -> str:
-        return "gather"
+        return "token_gather" if self.queries == 1 else "gather"
 
     def without_pattern(self) -> Band:
         return Band(causal=self.causal)
@@ -135,6 +135,7 @@ class TokenGather(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             buffers=(Buffer("kv", 0, layout.tokens),),
             pairs_per_copy=(int(pairs.sum()) * tiling.pack,),
             aligned=False,
+            segment=self.segment,
         )
 
 

@@ -1,12 +1,13 @@
 """Blocks of keys chosen by each query token: NSA, FSA, InfLLM-V2, NOSA, MoBA, Landmark Attention.
 
 The heads of a K/V head share the list of a token, so its rows of a tile are tokens x heads. A kernel goes through the tokens and
-gathers their blocks, or through the blocks and gathers the tokens that chose them (`major = "kv"`).
+gathers their blocks, or through the blocks and gathers the tokens that chose them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta, Struct
@@ -14,8 +15,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ...facts import UserError
+from ..estimators.tokens import TOKEN_BLOCKS, TokenNumbers
+from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..lists import Lists, draw_lists, list_rows
+from ..qk import load_qk
 from ..runs import Runs
 from ..schedule import BlockGrid, Buffer, Group, Kind, TileSchedule
 from .band import Band
@@ -38,11 +42,14 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         First blocks, and newest ones (the query's own included), that every query sees.
     own : bool
         The query's own block belongs to this kernel; MoBA has another one for it.
-    major : str
-        What a CTA owns: the heads of a query (`q`); a block of keys, to which queries come (`kv`); or queries that were copied
-        together because they chose the same block (`gathered`), as sequences of a call of unlike lengths.
+    gathered : bool
+        Queries that chose the same block are copied together, and run as sequences of a call of unlike lengths.
     stay, recent : float
         Which blocks: share of the chosen ones that the next query chooses again, and of new ones that are drawn near the query.
+    qk : str
+        File of real Q and K (see `load_qk`), from which the blocks are found in place of the draw.
+    estimator : str
+        Whose estimate finds them: that of `nsa`, `infllm_v2` or `moba`.
     seed : int
         Of the draw.
 
@@ -62,9 +69,11 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     init: Count = 0
     local: Annotated[int, Meta(ge=1, le=2**20)] = 1
     own: bool = True
-    major: Literal["q", "kv", "gathered"] = "q"
+    gathered: bool = False
     stay: Fraction = 0.8
     recent: Fraction = 0.5
+    qk: str = ""
+    estimator: Literal["nsa", "infllm_v2", "moba"] = "nsa"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +83,7 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             raise UserError("init and local need the query's own block (own=true)")
 
     def mask_class(self) -> str:
-        return {"q": "tokens", "kv": "kv_major", "gathered": "varlen"}[self.major]
+        return "varlen" if self.gathered else "tokens"
 
     def without_pattern(self) -> Band:
         return Band(causal=True)
@@ -95,7 +104,26 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return _with_forced(chosen, own, self.init, newest, self.own)
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
-        return self.listed(self.lists(layout), layout, tiling)
+        return self.schedule_heads(layout, tiling, 1) if self.qk else _drawn(self, layout, tiling)
+
+    def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
+        """The work of `heads` tiles of heads of one item; with real Q and K each has lists of its own."""
+        if not self.qk:
+            return self.schedule(layout, tiling).with_copies(heads)
+        found = load_qk(self.qk)
+        kv_heads, tokens = found.k.shape[:2]
+        if tokens != layout.tokens or found.q.shape[1] != layout.query_tokens or layout.queries or heads % kv_heads:
+            raise UserError(
+                f"{self.qk} holds {kv_heads} K/V heads of {tokens} tokens, the call has {heads} of {layout.query_tokens} x "
+                f"{layout.tokens}"
+            )
+        numbers = TokenNumbers(self.block, self.top, self.init, self.local)
+        parts: list[TileSchedule] = []
+        for k, q in zip(found.k, np.split(found.q, kv_heads), strict=True):
+            lists = TOKEN_BLOCKS[self.estimator](np.asarray(q, np.float64), np.asarray(k, np.float64), numbers)
+            of_head = heads // kv_heads // len(lists) or 1
+            parts += [self.listed(one, layout, tiling).with_copies(of_head) for one in lists]
+        return stack_heads([(part, 1) for part in parts])
 
     def listed(self, lists: Lists, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """The schedule of given lists, one for each query: block numbers, sorted, none of them after the query's own.
@@ -109,7 +137,7 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         queries = layout.query_tokens
         if len(lists.indptr) != queries + 1:
             raise UserError(f"there must be one list for each of {queries} queries, got {len(lists.indptr) - 1}")
-        if self.major != "q":
+        if self.gathered or tiling.major == "kv":
             return self._by_block(lists, layout, tiling)
         end = _ends(layout)
         rows = list_rows(queries, 1, tiling.pack, tiling.q_rows)
@@ -119,7 +147,8 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             runs = runs.take(rows.list, np.ones(len(rows.list), np.int64))
         return TileSchedule(
             q_tile=tiling.q_rows,
-            kv_tile=tiling.kv_rows,
+            # A step of the loop takes keys of one block.
+            kv_tile=min(tiling.kv_rows, self.block),
             seq_q=queries * tiling.pack,
             seq_kv=layout.tokens,
             row_live=rows.live,
@@ -137,28 +166,35 @@ class TokenSelect(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         tokens = np.bincount(lists.ids, minlength=blocks) * pack
         held = np.minimum(self.block, keys - np.arange(blocks) * self.block)
         start = np.arange(blocks, dtype=np.int64) * self.block
-        by_keys = self.major == "kv"
-        owned = held if by_keys else tokens
-        tiles = np.where(tokens > 0, -(-owned // tiling.q_rows), 0)
+        by_keys = not self.gathered
+        owned, owner_tile = (held, tiling.kv_rows) if by_keys else (tokens, tiling.q_rows)
+        tiles = np.where(tokens > 0, -(-owned // owner_tile), 0)
         owner = np.repeat(np.arange(blocks), tiles)
         place = np.arange(len(owner)) - np.repeat(np.cumsum(tiles) - tiles, tiles)
         visit_from, visit = (np.zeros_like(owner), tokens[owner]) if by_keys else (start[owner], held[owner])
         kind = Kind.GATHER if by_keys else Kind.FULL
         return TileSchedule(
-            q_tile=tiling.q_rows,
-            kv_tile=tiling.kv_rows,
+            q_tile=owner_tile,
+            kv_tile=tiling.q_rows if by_keys else tiling.kv_rows,
             seq_q=keys if by_keys else int(tokens.sum()),
             seq_kv=queries * pack if by_keys else keys,
-            row_live=np.minimum(owned[owner] - place * tiling.q_rows, tiling.q_rows),
+            row_live=np.minimum(owned[owner] - place * owner_tile, owner_tile),
             runs=Runs(np.arange(len(owner)), visit_from, visit, np.full(len(owner), kind, np.uint8), len(owner)),
             groups=(Group(0, len(owner), 1),),
             buffers=(Buffer("q" if by_keys else "kv", 0, queries * pack if by_keys else keys),),
             pairs_per_copy=(_pairs_of_lists(lists, layout, self.block) * pack,),
+            major="kv" if by_keys else "q",
             blocks=self._blocks(lists, queries, layout),
         )
 
     def _blocks(self, lists: Lists, queries: int, layout: TokenLayout) -> BlockGrid:
         return BlockGrid(self.block, len(lists.ids), queries * -(-layout.tokens // self.block))
+
+
+@lru_cache(maxsize=2)
+def _drawn(family: TokenSelect, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
+    """The schedule of drawn lists. Kept: an answer looks at it more than once, and it takes up to a second."""
+    return family.listed(family.lists(layout), layout, tiling)
 
 
 def _ends(layout: TokenLayout) -> Ints:
@@ -185,15 +221,7 @@ def _with_forced(chosen: Lists, own: Ints, init: int, newest: int, keep_own: boo
 
 
 @njit(cache=True)
-def _merge(
-    chosen_at: NDArray[np.int64],
-    chosen: NDArray[np.int64],
-    first: NDArray[np.int64],
-    last_from: NDArray[np.int64],
-    last: NDArray[np.int64],
-    indptr: NDArray[np.int64],
-    ids: NDArray[np.int64],
-) -> None:
+def _merge(chosen_at: Any, chosen: Any, first: Any, last_from: Any, last: Any, indptr: Any, ids: Any) -> None:
     for query in range(len(first)):
         at = indptr[query]
         for block in range(first[query]):
@@ -209,13 +237,30 @@ def _merge(
 
 def _runs_of_lists(lists: Lists, end: Ints, block: int) -> Runs:
     """The keys of each list as runs, those of the last block up to `end`; blocks next to each other make one run."""
-    ids, rows = lists.ids, len(lists.indptr) - 1
-    row = np.repeat(np.arange(rows), np.diff(lists.indptr))
-    fresh = np.ones(len(ids), bool)
-    fresh[1:] = (row[1:] != row[:-1]) | (ids[1:] != ids[:-1] + 1)
-    first = np.flatnonzero(fresh)
-    last = np.append(first[1:], len(ids)) - 1
-    owner = row[first]
-    start = ids[first] * block
-    stop = np.minimum((ids[last] + 1) * block, end[owner])
-    return Runs(owner, start, stop - start, np.full(len(first), Kind.FULL, np.uint8), rows)
+    rows = len(lists.indptr) - 1
+    count = _count_runs(lists.indptr, lists.ids)
+    row, start, length = (np.empty(count, np.int64) for _ in range(3))
+    _write_runs(lists.indptr, lists.ids, end, block, row, start, length)
+    return Runs(row, start, length, np.full(count, Kind.FULL, np.uint8), rows)
+
+
+@njit(cache=True)
+def _count_runs(indptr: Any, ids: Any) -> int:
+    found = 0
+    for query in range(len(indptr) - 1):
+        for at in range(indptr[query], indptr[query + 1]):
+            if at == indptr[query] or ids[at] != ids[at - 1] + 1:
+                found += 1
+    return found
+
+
+@njit(cache=True)
+def _write_runs(indptr: Any, ids: Any, end: Any, block: int, row: Any, start: Any, length: Any) -> None:
+    found = -1
+    for query in range(len(indptr) - 1):
+        for at in range(indptr[query], indptr[query + 1]):
+            stop = min((ids[at] + 1) * block, end[query])
+            if at == indptr[query] or ids[at] != ids[at - 1] + 1:
+                found += 1
+                row[found], start[found] = query, ids[at] * block
+            length[found] = stop - start[found]

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from ...facts import UserError
 from ..blocks import BlockLists, BlockShape, block_schedule
-from ..estimators import load_qk
 from ..estimators.lines import line_scores, top_lines
 from ..heads import heads_of_kinds, stack_heads
 from ..layout import Tiling, TokenLayout
+from ..qk import load_qk
 from ..runs import Runs
 from ..schedule import Kind, TileSchedule, flat_schedule
 from .band import Band
@@ -119,10 +119,8 @@ class VerticalSlash(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def _measured(self, kinds: Sequence[Budget], copies: Sequence[int], tokens: int) -> Iterator[tuple[Lines, int]]:
         """Lines of the heads of a file: the budgets go to them in their order."""
-        q, k = load_qk(self.qk)
         heads = sum(copies)
-        if heads % len(q) or q.shape[1] != tokens:
-            raise UserError(f"{self.qk} holds {len(q)} heads of {q.shape[1]} tokens, the call has {heads} of {tokens}")
+        q, k = load_qk(self.qk).each_head(heads, tokens)
         budgets = [kind for kind, n in zip(kinds, copies, strict=True) for _ in range(n)][:: heads // len(q)]
         for head, (_, verticals, slashes) in enumerate(budgets):
             scores = line_scores(q[head, None], k[head, None], 64)

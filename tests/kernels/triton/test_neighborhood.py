@@ -74,3 +74,5 @@ def test_calls_that_do_not_fit():
     ):
         with pytest.raises(UserError, match=said):
             neighborhood.neighborhood(q, q, q, box, layout, tiling)
+    with pytest.raises(UserError, match="border=cut"):
+        neighborhood.neighborhood(q, q, q, Box(window=4, border="cut"), layout, Tiling(q=(8, 16), kv=(4, 4)))

@@ -6,23 +6,34 @@ says what its reference is; all of them are quadratic in the sequence, since the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .lists import Lists
-from .selection import top_k
+from ..lists import Lists
+from ..selection import top_k
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
+class TokenNumbers(NamedTuple):
+    """What a token-wise selection needs to know beside Q and K; as the parameters of the family."""
+
+    block: int
+    top: int
+    init: int
+    local: int
+
+
 def softmax(scores: Floats) -> Floats:
     """Along the last axis; a row without a finite score gives zeros."""
     top = scores.max(axis=-1, keepdims=True)
-    shares = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
-    total = shares.sum(axis=-1, keepdims=True)
-    return np.divide(shares, total, out=np.zeros_like(shares), where=total > 0)
+    shares: Floats = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
+    return shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
 
 
 def lists_of(kept: Bools) -> Lists:
@@ -109,7 +120,7 @@ def indexer_scores(q: Floats, k: Floats, weights: Floats) -> Floats:
     deepseek-ai/DeepSeek-V3.2-Exp @3b99a53 inference/model.py.
     """
     weights = np.broadcast_to(weights, (q.shape[1], len(q)))
-    scores = np.einsum("hqk,qh->qk", np.maximum(q @ k.T, 0.0), weights)
+    scores: Floats = np.einsum("hqk,qh->qk", np.maximum(q @ k.T, 0.0), weights)
     scores[np.triu_indices(len(scores), 1)] = -np.inf
     return scores
 
@@ -129,32 +140,6 @@ def hisa_keys(q: Floats, k: Floats, weights: Floats, *, block: int, top_blocks: 
     chosen = top_k(coarse, top_blocks) | (block_of[None, :] == 0) | (block_of[None, :] == own[:, None])
     candidates = np.repeat(chosen, block, axis=1)[:, :tokens]
     return top_k(np.where(candidates, indexer_scores(q, k, weights), -np.inf), keys)
-
-
-def anchor_stripes(q: Floats, k: Floats, *, block: int, step: int, theta: float) -> list[Ints]:
-    """Keys that AnchorAttention gathers for each big block of `block * step` queries, of one head.
-
-    An anchor is the highest score of a query over the first big block and its own; a key is kept if the mean query of one of the
-    `step` blocks scores it within `theta` of the mean anchor of the block. The first block and the last one before the big block
-    are left out.
-
-    References
-    ----------
-    arXiv 2505.23520, and the code published beside it (block 128, step 16).
-    """
-    big, tokens = block * step, len(k)
-    scale = 1 / np.sqrt(q.shape[-1])
-    stripes: list[Ints] = []
-    for start in range(0, tokens, big):
-        rows = np.arange(start, min(start + big, tokens))
-        scores = q[rows] @ k.T * scale
-        column = np.arange(tokens)
-        near = (column[None, :] <= rows[:, None]) & ((column[None, :] < big) | (column[None, :] >= start))
-        anchor = np.where(near, scores, -np.inf).max(1).reshape(-1, block).mean(1)
-        pooled = q[rows].reshape(-1, block, q.shape[-1]).mean(1) @ k.T * scale
-        kept = ((pooled + theta) >= anchor[:, None]).any(0)
-        stripes.append(np.flatnonzero(kept & (column >= block) & (column < start - block)))
-    return stripes
 
 
 def quest_pages(q: Floats, k: Floats, *, page: int, pages: int) -> Ints:
@@ -213,3 +198,11 @@ def hip_blocks(q: Floats, k: Floats, *, block: int, keys: int) -> Ints:
         order = np.argsort(-np.where(sizes > 0, best, -np.inf), kind="stable")[:wanted]
         first, size, widest = halves[order], sizes[order], widest / 2
     return np.sort(first) * block
+
+
+TOKEN_BLOCKS: dict[str, Callable[[Floats, Floats, TokenNumbers], list[Lists]]] = {
+    "nsa": lambda q, k, n: [nsa_blocks(q, k, block=n.block, top=n.top)],
+    "infllm_v2": lambda q, k, n: [infllm_blocks(q, k, block=n.block, top=n.top, init=n.init, local=n.local - 1)],
+    "moba": lambda q, k, n: moba_blocks(q, k, block=n.block, top=n.top),
+}
+"""Blocks of every query of one K/V head, by system: a list for all heads that share it, or one for each head."""
