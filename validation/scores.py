@@ -107,7 +107,9 @@ def interval(errors: Sequence[float]) -> Interval | None:
 
 
 def ranking(rows: Iterable[Row]) -> float | None:
-    """Kendall's tau of predicted and measured times, over pairs of rows that differ only in their pattern.
+    """Kendall's tau of predicted and measured times, over pairs of runs that differ only in their pattern.
+
+    The dense run that a sparse one is compared with is one of them.
 
     >>> row = Row("a", "g", "k", "dense", 2.0, predicted_ms=1.9, problem="p")
     >>> ranking([row, row._replace(measured_ms=1.0, predicted_ms=1.2)])
@@ -116,11 +118,12 @@ def ranking(rows: Iterable[Row]) -> float | None:
     problems: dict[str, list[Row]] = {}
     for row in rows:
         problems.setdefault(row.problem, []).append(row)
-    signs = [
-        np.sign((a.measured_ms or 0) - (b.measured_ms or 0)) * np.sign((a.predicted_ms or 0) - (b.predicted_ms or 0))
-        for members in problems.values()
-        for a, b in combinations(members, 2)
-    ]
+    signs = []
+    for members in problems.values():
+        times = {(row.measured_ms or 0.0, row.predicted_ms or 0.0) for row in members} | {
+            r.dense_ms for r in members if r.dense_ms
+        }
+        signs += [np.sign(a[0] - b[0]) * np.sign(a[1] - b[1]) for a, b in combinations(sorted(times), 2)]
     return float(np.mean(signs)) if signs else None
 
 
