@@ -67,8 +67,9 @@ def compare(
     Examples
     --------
     >>> ranked = compare(["h100", "b200"], ["causal", "sliding_window"], seq_q=8192)
-    >>> [(row.pattern, row.gpu) for row in ranked.rows[:2]]
-    [('sliding_window', 'b200_sxm'), ('sliding_window', 'h100_sxm')]
+    >>> fastest, slowest = ranked.rows[0], ranked.rows[-1]
+    >>> (fastest.pattern, fastest.gpu), slowest.gpu
+    (('sliding_window', 'b200_sxm'), 'h100_sxm')
     """
     gpus, names = ([value] if isinstance(value, str) else list(value) for value in (hw, patterns))
     if not gpus or not names:

@@ -78,7 +78,7 @@ def gemm_seconds(spec: GpuSpec, op: Gemm, clock: Clock) -> float:
     >>> from simattn.hwspecs import gpus
     >>> cube = Gemm("cube", 2.0 * 8192**3, 2 * 8192**2, 1, "fp16", (8192, 8192, 8192))
     >>> round(gemm_seconds(gpus.load("h800"), cube, "sustained") * 1e3, 1)
-    1.5
+    1.4
     """
     rate = flops_per_clk(spec, op.dtype) * spec.eff.tensor
     cycles = op.flops / rate / spec.chip.sm_count

@@ -170,9 +170,9 @@ def _floors(floors: dict[tuple[str, str], Floor]) -> str:
 
 def _bands(rows: Iterable[Row]) -> str:
     words = (
-        f"Each is to hold {100 * PROMISE:.0f} % of the measured times. Bands are made from one half of the scored rows, by a hash, "
-        "and counted on the other: of B by the kernel's calibration, of A by all rows of its step, of C by all published runs. Those "
-        "of D are of whatever the prediction rests on; no row of D made any.\n"
+        f"Each is to hold {100 * PROMISE:.0f} % of the measured times. Bands are made from one half of the scored rows, by a "
+        "hash, and counted on the other: of B by the kernel's calibration, of A by all rows of its step, of C by all published "
+        "runs. Those of D are of whatever the prediction rests on; no row of D made any.\n"
     )
     counted: dict[tuple[str, str], list[bool]] = {}
     for row in rows:

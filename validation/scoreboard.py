@@ -103,7 +103,7 @@ def _table(
     on_row: Callable[[], None],
 ) -> tuple[list[Row], list[GroupScore]]:
     known, chosen = known_to(subject), score_rows(runs, MOST_OF_CLASS[part])
-    # Of every window at the head dim that is fitted the dense call at its shape, for the speedup; fitted or not, it is not scored.
+    # Of every window at the head dim that is fitted the dense call at its shape, for the speedup; it is not scored.
     beside = compare(_dense_twins(chosen, runs), on_row, known=known) if part != "D" else []
     rows = [row._replace(part=part) for row in with_dense(compare(chosen, on_row, known=known), beside)]
     # What rows to fit need of FLOPs and bytes is the same whatever is known.

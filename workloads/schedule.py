@@ -287,7 +287,7 @@ class TileSchedule:
         """The rows of one of its groups alone, as often as `group` says.
 
         >>> from simattn.workloads import schedule
-        >>> s = schedule("ragged", lengths=[256, 512])
+        >>> s = schedule("ragged", seq_q=768, lengths=[256, 512])
         >>> [s.of_group(g).visited for g in s.groups]
         [3, 10]
         """

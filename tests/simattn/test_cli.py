@@ -175,7 +175,7 @@ BAD = [
     ((*B200, "radial", "--kernel", "fa3"), "does not run on b200_sxm"),
     ((*B200, "radial", "--kernel", "natten_blackwell"), "cannot run blocks masks"),
     ((*B200, "radial", "--dtype", "int3"), "expected one of bf16, fp16, fp8"),
-    ((*B200, "radial", "--dtype", "fp8"), "no profiled kernel"),
+    (("predict", "--hw", "a100", "--pattern", "radial", "--dtype", "fp8"), "no profiled kernel"),
     ((*B200, "radial", "--fidelity", "exact"), "known: bound, cycle, fast"),
     ((*B200, "radial", "--clock", "turbo"), "known: boost, burst, sustained"),
     ((*B200, "radial", "--model", "gpt5"), "unknown model"),

@@ -12,7 +12,7 @@ import msgspec
 
 from ...facts import UserError
 from ...hwspecs import GpuSpec
-from ..compare import Score, score
+from ..scores import Score, score
 from .case import Case
 from .machine import now
 from .predicted import predicted_ms
