@@ -93,8 +93,8 @@ def ring(
     --------
     >>> from simattn.hwspecs import gpus
     >>> whole = AttentionProblem(q_heads=32, kv_heads=8, seq_q=8 * 8192, head_dim=128, causal=True)
-    >>> one, other = (ring(gpus.load("h800"), whole, gpus=8, order=order, kernel="fa2").efficiency for order in ("contiguous", "zigzag"))
-    >>> 0.48 < one < 0.56 and 0.8 < other < 0.95
+    >>> h800 = gpus.load("h800")
+    >>> ring(h800, whole, gpus=8, kernel="fa2").efficiency < 0.56 < ring(h800, whole, gpus=8, order="zigzag", kernel="fa2").efficiency
     True
     """
     if spec.link.peer is None:
@@ -176,8 +176,8 @@ def _iteration(graph: TaskGraph, calls: _Calls, gpus: int, order: Order) -> list
                     call = early if step <= rank else late
                 elif step > rank:
                     continue
-            waits = [held[rank]] if held[rank] is not None else []
-            attended = graph.add(f"step {step} attention", f"gpu {rank}", seconds[call], [w for w in waits if w is not None])
+            waits = [task for task in (held[rank],) if task is not None]
+            attended = graph.add(f"step {step} attention", f"gpu {rank}", seconds[call], waits)
             done[rank] = graph.add(f"step {step} merge", f"gpu {rank}", calls.merge(call[0], first=step == 0), [attended])
         held = arriving
     return [task for task in done if task is not None]

@@ -139,8 +139,9 @@ def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
     for row in rows:
         twins = dense.get(row.shape, []) if row.error is not None and not is_dense(row) else []
         twin = next((t for t in twins if t.kernel == row.kernel), twins[0] if twins else None)
-        known = twin is not None and twin.measured_ms and twin.predicted_ms
-        found.append(row._replace(dense_ms=(twin.measured_ms, twin.predicted_ms)) if twin is not None and known else row)
+        if twin is not None and twin.measured_ms and twin.predicted_ms:
+            row = row._replace(dense_ms=(twin.measured_ms, twin.predicted_ms))
+        found.append(row)
     return found
 
 

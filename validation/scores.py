@@ -80,10 +80,10 @@ class GroupScore(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """The group as `simattn validate --json` prints it."""
-        named = {
-            name: value._asdict() if isinstance(value, (Score, Interval)) else value for name, value in self._asdict().items()
-        }
-        return {**named.pop("group")._asdict(), **named}
+        parts = self._asdict()
+        del parts["group"]
+        named = {name: value._asdict() if isinstance(value, (Score, Interval)) else value for name, value in parts.items()}
+        return {**self.group._asdict(), **named}
 
 
 def score(errors: Iterable[float]) -> Score:
