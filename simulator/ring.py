@@ -94,7 +94,8 @@ def ring(
     >>> from simattn.hwspecs import gpus
     >>> whole = AttentionProblem(q_heads=32, kv_heads=8, seq_q=8 * 8192, head_dim=128, causal=True)
     >>> h800 = gpus.load("h800")
-    >>> ring(h800, whole, gpus=8, kernel="fa2").efficiency < 0.56 < ring(h800, whole, gpus=8, order="zigzag", kernel="fa2").efficiency
+    >>> one, other = (ring(h800, whole, gpus=8, order=order, kernel="fa2") for order in ("contiguous", "zigzag"))
+    >>> one.efficiency < 0.56 < other.efficiency
     True
     """
     if spec.link.peer is None:
