@@ -3,6 +3,7 @@
 profile      KernelProfile: tiles, masking, launch order and timing constants; the shipped profiles by name
 program      loop programs: what a tile makes each group of warps do, on which unit and after what
 calibration  what `simattn calibrate` found for a kernel on a GPU
+band         how far measured times lie from predicted ones, by class of call
 tensor_core  how often a tensor instruction can start, and how long its result takes
 source       what to compile: a bundled Triton kernel, or a function of a user's file
 compiled     the compiled kernel, read without a GPU: registers, occupancy, cycles of a tile on each unit

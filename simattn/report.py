@@ -272,6 +272,8 @@ def _assumed(p: Prediction) -> str:
         lines.append(
             f"uncalibrated: kernel {p.kernel} was not fitted on this GPU; its constants are {constants}, and the band is wide"
         )
+    else:
+        lines.append(f"the band is to hold nine in ten measured times: {p.provenance.why}")
     if p.provenance.exactness != "exact":
         lines.append(f"an approximation of what was published: {p.provenance.exactness}")
     low, high = p.provenance.seed_spread or (1.0, 1.0)

@@ -15,6 +15,7 @@ clock       the clock under load
 waterfall   the ladder of machines that all of these are put on
 baseline    the dense call, by the fastest kernel
 bounds      closed forms
+band        how far such predictions were from measured times
 prediction  the answer
 predict     simulates a plan and puts the answer together
 graph       tasks that wait for each other: a layer, a step, a ring

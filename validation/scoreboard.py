@@ -103,7 +103,7 @@ def _table(
     on_row: Callable[[], None],
 ) -> tuple[list[Row], list[GroupScore]]:
     known, chosen = known_to(subject), score_rows(runs, MOST_OF_CLASS[part])
-    # Of every window at the head dim that is fitted the dense call at its shape, for the speedup; fitted or not, it is not scored.
+    # Of every window at the head dim that is fitted the dense call at its shape, for the speedup; it is not scored.
     beside = compare(_dense_twins(chosen, runs), on_row, known=known) if part != "D" else []
     rows = [row._replace(part=part) for row in with_dense(compare(chosen, on_row, known=known), beside)]
     # What rows to fit need of FLOPs and bytes is the same whatever is known.
@@ -130,7 +130,7 @@ def _shape(run: Measurement) -> tuple[int | None, ...]:
 
 
 def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
-    """Rows with the error of their speedup over the dense run at their shape: of the same kernel, or else of another one."""
+    """Rows with the times of the dense run at their shape, where they are sparse: of the same kernel, or else of another one."""
     dense: dict[str, list[Row]] = {}
     for row in (*rows, *beside):
         if row.error is not None and is_dense(row):
@@ -139,7 +139,8 @@ def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
     for row in rows:
         twins = dense.get(row.shape, []) if row.error is not None and not is_dense(row) else []
         twin = next((t for t in twins if t.kernel == row.kernel), twins[0] if twins else None)
-        found.append(row if twin is None else row._replace(dense_error=twin.error))
+        known = twin is not None and twin.measured_ms and twin.predicted_ms
+        found.append(row._replace(dense_ms=(twin.measured_ms, twin.predicted_ms)) if twin is not None and known else row)
     return found
 
 

@@ -37,6 +37,9 @@ def test_tiles_as_the_code_has_them():
     fa2, fa3 = kernels.load("fa2"), kernels.load("fa3")
     assert (fa3.tile_for(h100, 128, "dense").kv, fa3.tile_for(h100, 128, "dense", causal=True).kv) == ((176,), (128,))
     assert fa3.tile_for(h100, 256, "window").kv == (64,)
+    paged = kernels.load("fa3_paged")
+    assert [paged.tile_for(h100, 64, mask, causal=True).kv for mask in ("dense", "window")] == [(128,), (160,)]
+    assert [paged.tile_for(h100, d, "dense", causal=True).kv for d in (128, 192, 256)] == [(128,), (96,), (80,)]
     assert (fa2.tile_for(a100, 128, "dense").kv, fa2.tile_for(l40s, 128, "dense").kv) == ((64,), (32,))
 
 

@@ -418,6 +418,7 @@ def runs():
         "tcgen05_single": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
         "triton_latent": ("triton_mla", "a100", {**MLA, "kv_rows": 32, "warps": 8}),
         "mla_tcgen05": ("flashmla_sparse_prefill_blackwell", "b200", {**MLA, "kv_rows": 128}),
+        "wgmma_serial": ("fa3", "h100", {"q_rows": 192, "kv_rows": 160, "d": 64}),
         "mla_fp8": ("fa3", "h100", MLA),
         "mla_fp8_pair": ("fa3", "h100", MLA),
     }

@@ -86,3 +86,22 @@ def test_two_ctas_of_a_small_tile_share_an_a100():
     assert sm.ctas == 2
     steady = sm.steady()
     assert steady.alone[PLAIN] / 2 < steady.together[PLAIN] < steady.alone[PLAIN]
+
+
+@pytest.mark.parametrize(("group", "by_tma"), [(1, False), (2, False), (4, True), (8, True), (12, False), (16, True)])
+def test_packed_rows_of_q_that_tma_fetches(group, by_tma):
+    """As vLLM's FlashAttention-3 has it: boxes of 4, 8 and 16 heads."""
+    spec, profile = gpus.load("h100"), kernels.load("fa3_paged", {"timing": {"rows_bytes_per_clk": 16.0}})
+    problem = AttentionProblem(q_heads=2 * group, kv_heads=2, seq_q=4096, head_dim=128)
+    sm = sm_pipeline(spec, profile, profile.tile_for(spec, 128, "window"), problem, 128, 128)
+    memory = sm.memory(l2_bytes_per_clk=0, dram_bytes_per_clk=0, clock_hz=1e9, capacity_bytes=1e9, streams=False)
+    assert memory.q == (memory.port if by_tma else memory.o)
+    assert memory.o > memory.port
+
+
+def test_warpgroups_without_turns_expose_their_masks():
+    """All of it, where warpgroups in turn hide it under the products of each other."""
+    natten, fa3 = (pipeline("h100", kernel, axes=2).steady().together for kernel in ("natten_hopper", "fa3"))
+    mask = 128 * 128 * kernels.load("natten_hopper").mask.operations(2) / gpus.load("h100").units.alu_lanes
+    assert natten[MASKED] - natten[PLAIN] == pytest.approx(mask, abs=0.1)
+    assert fa3[MASKED] - fa3[PLAIN] < mask

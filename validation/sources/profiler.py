@@ -21,7 +21,10 @@ from msgspec import Struct
 from ...facts import UserError
 from ..measurement import Measurement
 
-GIVE = "a profile names kernel and time only: give the call with --set gpu=..., batch, q_heads, kv_heads, seq_q, seq_kv, head_dim, pattern"
+GIVE = (
+    "a profile names kernel and time only: give the call with --set gpu=..., batch, q_heads, kv_heads, seq_q, seq_kv, head_dim "
+    "and pattern"
+)
 
 _MS = {"ns": 1e-6, "nsecond": 1e-6, "us": 1e-3, "usecond": 1e-3, "ms": 1.0, "msecond": 1.0, "s": 1e3, "second": 1e3}
 _DURATIONS = ("gpu__time_duration.sum", "Duration", "gpu__time_duration.avg")
