@@ -35,7 +35,7 @@ def block_picture(schedule: TileSchedule, width: int = 64) -> list[str]:
     group = schedule.groups[0]
     runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
     keys = schedule.buffers[-1].start + schedule.buffers[-1].tokens
-    height = int(np.clip(round(width / 2 * group.rows * schedule.q_tile / max(keys, 1)), 1, min(group.rows, width)))
+    height = int(np.clip(round(width / 2 * group.rows * schedule.q_tile / max(keys, 1)), 1, min(group.rows, width // 2)))
     computed = runs.kind <= Kind.GATHER
     row = runs.row[computed] * height // group.rows
     steps = width * FINE
