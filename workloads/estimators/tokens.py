@@ -33,7 +33,8 @@ def softmax(scores: Floats) -> Floats:
     """Along the last axis; a row without a finite score gives zeros."""
     top = scores.max(axis=-1, keepdims=True)
     shares: Floats = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
-    return shares / np.maximum(shares.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    shares /= np.maximum(shares.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    return shares
 
 
 def lists_of(kept: Bools) -> Lists:
