@@ -15,7 +15,7 @@ from ..workloads import AttentionProblem, Tiling
 PACKABLE = ("dense", "window", "varlen", "tokens", "token_gather")
 """Mask classes under which the query heads of a K/V head can share a tile."""
 
-PACKABLE_DECODE = (*PACKABLE, "blocks")
+PACKABLE_DECODE = (*PACKABLE, "blocks", "qk_only")
 """The same for queries that are the last of their sequence: what they see of a K/V head is one list."""
 
 

@@ -50,8 +50,8 @@ def causes() -> tuple[Cause, ...]:
 def cause_of(row: Row) -> str:
     """Why a prediction misses, or that it is not known.
 
-    >>> cause_of(Row("x", "h100-sxm", "flex", "causal", 1.0, predicted_ms=0.7))[:26]
-    'FlexAttention pays for the'
+    >>> cause_of(Row("x", "h100-sxm", "flex", "causal", 1.0, predicted_ms=0.7))[:30]
+    'probably the score function an'
     >>> cause_of(Row("x", "h100-sxm", "flex", "causal", 1.0, predicted_ms=1.7))
     'not known'
     """

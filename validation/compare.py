@@ -50,8 +50,8 @@ class Row(NamedTuple):
     shape: str = ""
     """The same of any kernel."""
     validity: str = ""
-    dense_error: float | None = None
-    """Relative error of the dense run at the same shape, where this one is sparse."""
+    dense_ms: tuple[float, float] | None = None
+    """Measured and predicted time of the dense run at the same shape, where this one is sparse."""
     part: str = ""
     """Class on the scoreboard."""
 
@@ -65,9 +65,10 @@ class Row(NamedTuple):
     @property
     def speedup_error(self) -> float | None:
         """Relative error of the speedup over the dense run at the same shape."""
-        if self.dense_error is None or self.error is None:
+        if self.dense_ms is None or self.error is None:
             return None
-        return (1 + self.dense_error) / (1 + self.error) - 1
+        measured, predicted = self.dense_ms
+        return predicted / measured / (1 + self.error) - 1
 
     @property
     def inside(self) -> bool:

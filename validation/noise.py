@@ -41,10 +41,11 @@ class Floor(NamedTuple):
 def noise_floor(runs: Iterable[Measurement], sibling: Iterable[Measurement] = ()) -> Floor:
     """The floor of a table's rows of one kernel; `sibling` are the rows of another version or framework on the same GPU."""
     times, other = _times(runs), _times(sibling)
-    found: list[float | int | None] = []
-    for differences in (_windows(times), _batches(times), _sibling(times, other)):
-        found += [float(np.median(np.abs(differences))) if len(differences) else None, len(differences)]
-    return Floor(*found)  # type: ignore[arg-type]
+    return Floor(*_median(_windows(times)), *_median(_batches(times)), *_median(_sibling(times, other)))
+
+
+def _median(differences: list[float]) -> tuple[float | None, int]:
+    return (float(np.median(np.abs(differences))) if differences else None, len(differences))
 
 
 def _times(runs: Iterable[Measurement]) -> dict[Key, float]:
@@ -64,21 +65,21 @@ def _key(run: Measurement) -> Key:
 
 def _windows(times: dict[Key, float]) -> list[float]:
     pairs = [
-        (ms, times.get((batch // 2, 2 * tokens, *rest)))
-        for (batch, tokens, *rest), ms in times.items()
-        if batch % 2 == 0 and tokens >= LONG_TOKENS and 0 < rest[-1] <= tokens // 16
+        (ms, times.get((batch // 2, 2 * tokens, heads, kv_heads, width, window)))
+        for (batch, tokens, heads, kv_heads, width, window), ms in times.items()
+        if batch % 2 == 0 and tokens >= LONG_TOKENS and 0 < window <= tokens // 16
     ]
     return [ms / twin - 1 for ms, twin in pairs if twin]
 
 
 def _batches(times: dict[Key, float]) -> list[float]:
     found = []
-    for (batch, *rest), ms in times.items():
-        more = [times.get((batch * factor, *rest)) for factor in (2, 4)]  # type: ignore[arg-type]
-        if ms > LONG_MS and not rest[-1] and more[0] and more[1]:
-            expected = ms + (more[1] - ms) / 3
+    for (batch, tokens, heads, kv_heads, width, window), ms in times.items():
+        twice, four_times = (times.get((batch * factor, tokens, heads, kv_heads, width, window)) for factor in (2, 4))
+        if ms > LONG_MS and not window and twice and four_times:
+            expected = ms + (four_times - ms) / 3
             # Of three calls with the same scatter, that of the middle one and 2/3 and 1/3 of the others' are in the difference.
-            found.append((more[0] / expected - 1) / (1 + 4 / 9 + 1 / 9) ** 0.5)
+            found.append((twice / expected - 1) / (1 + 4 / 9 + 1 / 9) ** 0.5)
     return found
 
 

@@ -41,8 +41,9 @@ Not blind are choices that were revisited after a look at scored rows: the share
 where it had been 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width
 192, the operations of NATTEN's element mask (now counted in compiled code), the form of NATTEN's Hopper loop, whose
 warpgroups run in step, the persistence of FlashAttention-3, what vLLM's FlashAttention-3 does otherwise (its tiles, how it
-fetches packed Q and cuts windows), halves of wide heads on Blackwell, which cuDNN calls torch's stand for, profiles for Triton's kernel that masks every tile and for its loop on Blackwell, and the
-bandwidth of the KV-cache write as a constant that is fitted.
+fetches packed Q and cuts windows), halves of wide heads on Blackwell, which cuDNN calls torch's stand for, profiles for
+Triton's kernel that masks every tile and for its loop on Blackwell, and the bandwidth of the KV-cache write as a constant
+that is fitted.
 """
 
 
@@ -56,15 +57,15 @@ def scoreboard_page(board: Board) -> str:
 
 def _bars(found: Iterable[Reached]) -> str:
     lines = ["| class | rows | bar | reached | |", "|---|---|---:|---|---|"]
-    for bar, values in ((r.bar, r.values) for r in found):
+    for r in found:
+        bar, values = r.bar, r.values
         words = bar.rows if bar.part in "CD" else f"{bar.rows}, {'other head dims' if bar.head_dims == 'other' else 'D128'}"
         words += f", {bar.size}" if bar.size else ""
         words += f", another GPU of the {bar.step}" if bar.step == "architecture" else ", another generation" if bar.step else ""
         words += ", power-limited" if bar.power_limited else ""
         statistic = {"mape": "MAPE", "median": "median", "bias": "bias", "speedup": "error of the speedup"}[bar.statistic]
         each = ", ".join(f"{name} {_percent(value)}" for name, value in sorted(values.items()))
-        met = sum(100 * value <= bar.limit for value in values.values())
-        lines.append(f"| {bar.part} | {words}: {statistic} | {bar.limit:g} | {each} | {met} of {len(values)} |")
+        lines.append(f"| {bar.part} | {words}: {statistic} | {bar.limit:g} | {each} | {r.met} of {len(values)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -130,7 +130,7 @@ def _shape(run: Measurement) -> tuple[int | None, ...]:
 
 
 def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
-    """Rows with the error of their speedup over the dense run at their shape: of the same kernel, or else of another one."""
+    """Rows with the times of the dense run at their shape, where they are sparse: of the same kernel, or else of another one."""
     dense: dict[str, list[Row]] = {}
     for row in (*rows, *beside):
         if row.error is not None and is_dense(row):
@@ -139,7 +139,8 @@ def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
     for row in rows:
         twins = dense.get(row.shape, []) if row.error is not None and not is_dense(row) else []
         twin = next((t for t in twins if t.kernel == row.kernel), twins[0] if twins else None)
-        found.append(row if twin is None else row._replace(dense_error=twin.error))
+        known = twin is not None and twin.measured_ms and twin.predicted_ms
+        found.append(row._replace(dense_ms=(twin.measured_ms, twin.predicted_ms)) if twin is not None and known else row)
     return found
 
 

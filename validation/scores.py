@@ -80,8 +80,10 @@ class GroupScore(NamedTuple):
 
     def plain(self) -> dict[str, Any]:
         """The group as `simattn validate --json` prints it."""
-        named = {name: value._asdict() if isinstance(value, tuple) else value for name, value in self._asdict().items()}
-        return {**named.pop("group"), **named}
+        named = {
+            name: value._asdict() if isinstance(value, (Score, Interval)) else value for name, value in self._asdict().items()
+        }
+        return {**named.pop("group")._asdict(), **named}
 
 
 def score(errors: Iterable[float]) -> Score:
@@ -105,7 +107,9 @@ def interval(errors: Sequence[float]) -> Interval | None:
 
 
 def ranking(rows: Iterable[Row]) -> float | None:
-    """Kendall's tau of predicted and measured times, over pairs of rows that differ only in their pattern.
+    """Kendall's tau of predicted and measured times, over pairs of runs that differ only in their pattern.
+
+    The dense run that a sparse one is compared with is one of them.
 
     >>> row = Row("a", "g", "k", "dense", 2.0, predicted_ms=1.9, problem="p")
     >>> ranking([row, row._replace(measured_ms=1.0, predicted_ms=1.2)])
@@ -114,11 +118,12 @@ def ranking(rows: Iterable[Row]) -> float | None:
     problems: dict[str, list[Row]] = {}
     for row in rows:
         problems.setdefault(row.problem, []).append(row)
-    signs = [
-        np.sign((a.measured_ms or 0) - (b.measured_ms or 0)) * np.sign((a.predicted_ms or 0) - (b.predicted_ms or 0))
-        for members in problems.values()
-        for a, b in combinations(members, 2)
-    ]
+    signs = []
+    for members in problems.values():
+        times = {(row.measured_ms or 0.0, row.predicted_ms or 0.0) for row in members} | {
+            r.dense_ms for r in members if r.dense_ms
+        }
+        signs += [np.sign(a[0] - b[0]) * np.sign(a[1] - b[1]) for a, b in combinations(sorted(times), 2)]
     return float(np.mean(signs)) if signs else None
 
 
@@ -181,10 +186,10 @@ def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | 
     errors = [row.error or 0.0 for row in rows]
     naive = [(row, roofline(row)) for row in rows]
     fitted = [found.ms(row) / row.measured_ms - 1 for row, found in naive if found is not None and row.measured_ms]
-    bounds = [
+    flop, tile = (
         score([getattr(row, name) / row.measured_ms - 1 for row in rows if row.measured_ms])
         for name in ("flop_bound_ms", "tile_bound_ms")
-    ]
+    )
     speedups = [row.speedup_error for row in rows if row.speedup_error is not None]
     inside = [row.inside for row in rows if not makes_bands(row.id)]
     return GroupScore(
@@ -196,7 +201,8 @@ def _scored(group: Group, rows: list[Row], roofline: Callable[[Row], Roofline | 
         score(speedups) if speedups else None,
         float(np.mean(inside)) if inside else None,
         len(inside),
-        *bounds,
+        flop,
+        tile,
         # The same rows, or none.
         score(fitted) if len(fitted) == len(rows) else None,
     )

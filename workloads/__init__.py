@@ -5,6 +5,10 @@ layout     TokenLayout: the grid behind a sequence; Tiling: how a kernel cuts it
 runs       runs of keys, and the sweep that makes them disjoint
 schedule   TileSchedule: the work that one attention kernel is handed
 families/  parametric generators of schedules
+blocks     schedules from lists of kept blocks, for any tile; heads: heads that differ, as one schedule
+selection  rules on scores: top-k, mass, thresholds
+scores     masks drawn from published statistics
+estimators/  masks from real queries and keys, by the systems' own estimates
 visits     the kv tiles of every row, one by one
 model      published models (models/*.toml); hf_config: those of a config.json
 layers     what a layer of a model runs beside its self-attention

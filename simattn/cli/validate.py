@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +15,8 @@ from .predict import compile_notice
 
 if TYPE_CHECKING:
     from ..validation import Board, Difference, GroupScore, Row
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -125,7 +127,7 @@ def _board(classes: Sequence[str]) -> Board:
     return _progress("simulating", None, lambda on_row: scoreboard(classes, on_row))
 
 
-def _progress(what: str, total: int | None, work: Any) -> Any:
+def _progress(what: str, total: int | None, work: Callable[[Callable[[], None]], T]) -> T:
     """Run `work`, which calls its argument after each row, beside a bar on stderr."""
     from rich.console import Console
     from rich.progress import Progress

@@ -77,7 +77,7 @@ def test_speedups_are_over_the_dense_call_at_the_shape(board):
     windows = [row for row in board.rows if row.part == "B" and row.window]
     assert len(windows) == 3
     assert all(row.speedup_error == pytest.approx(0, abs=1e-9) for row in windows)
-    alone = with_dense([row._replace(dense_error=None) for row in windows])
+    alone = with_dense([row._replace(dense_ms=None) for row in windows])
     assert all(row.speedup_error is None for row in alone)
 
 

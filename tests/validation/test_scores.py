@@ -24,6 +24,7 @@ def test_ranking_counts_pairs_of_a_problem_only(row):
     assert ranking(wrong) == -1
     assert ranking(right + wrong) == 0
     assert ranking([right[0], wrong[0]]) is None
+    assert ranking([wrong[0]._replace(dense_ms=(4.0, 3.0))]) == 1
 
 
 def test_groups_are_gpu_kernel_pattern_and_size(row):

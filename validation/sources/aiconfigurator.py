@@ -72,19 +72,15 @@ class Table(NamedTuple):
         >>> Table.of("h100_sxm/vllm/0.24.0/decode").op
         'generation_attention'
         """
-        parts = name.split("/")
         ops = {kind.suffix[1:]: op for op, kind in _KINDS.items()}
-        op, dtype = "", "bf16"
-        for word in parts[3:]:
-            if word in ops:
-                op = word
-            elif word in _DTYPES:
-                dtype = word
-            else:
-                parts = []
-        if len(parts) < 3:
+        parts, dtype = name.split("/"), "bf16"
+        if parts[-1] in _DTYPES:
+            dtype = parts.pop()
+        op = ops.get("/".join(parts[3:]))
+        if len(parts) < 3 or op is None:
             raise UserError(f"expected GPU/FRAMEWORK/VERSION, with /encoder, /decode or /fp8 behind it, got {name!r}")
-        return Table(*parts[:3], ops[op], dtype)
+        gpu, framework, version = parts[:3]
+        return Table(gpu, framework, version, op, dtype)
 
     @property
     def path(self) -> Path:
