@@ -131,7 +131,7 @@ def _main(
         return _split_text(system, family, problem, layout, tiling, tiling_of("dense", None), launches)
     schedule = _all_heads(family, layout, problem, tiling)
     if tiling.major == "kv":
-        return kv_major_plan(schedule, problem, family.mask_class(), system.kernel)
+        return kv_major_plan(schedule, problem, family.mask_class(), system.kernel, launches)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
     if isinstance(family, Box) and family.needs_permutation(layout, tiling):
         ops.insert(0, _permutation(family, problem, layout, tiling))
@@ -142,7 +142,9 @@ def _main(
     return tuple(ops)
 
 
-def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class: str, kernel: str | None = None) -> Plan:
+def kv_major_plan(
+    schedule: TileSchedule, problem: AttentionProblem, mask_class: str, kernel: str | None = None, launches: int = 1
+) -> Plan:
     """The ops of a kernel whose CTAs own keys: what it has to know beforehand of each query, its visits, and their sum.
 
     Maxima and sums of the scores of every query come first, by a kernel that only multiplies Q and K. Each visit then leaves a
@@ -164,9 +166,9 @@ def kv_major_plan(schedule: TileSchedule, problem: AttentionProblem, mask_class:
     written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
     summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
     return (
-        Attention("statistics", scores_only, mask_class, kernel),
-        Attention("by keys", turned, mask_class, kernel),
-        Memory("reduction", written + summed, launches=1),
+        Attention("statistics", scores_only, mask_class, kernel, launches),
+        Attention("by keys", turned, mask_class, kernel, launches),
+        Memory("reduction", written + summed, launches=launches),
     )
 
 

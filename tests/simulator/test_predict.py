@@ -39,7 +39,7 @@ def test_answer_has_every_field_of_the_contract():
     assert [s["stage"] for s in answer["waterfall"]] == list(STAGES)
 
 
-@pytest.mark.parametrize("hw", gpus.names())
+@pytest.mark.parametrize("hw", [name for name in gpus.names() if gpus.load(name).vendor != "research"])
 def test_every_pattern_on_every_gpu(hw):
     for pattern in PATTERNS:
         p = predict(pattern, hw)
