@@ -15,7 +15,7 @@ import numpy as np
 from ..facts import UserError
 from ..hwspecs import load_labelled
 from ..kernels import Calibration, Residuals, constants
-from ..kernels.band import Bands, bands, classes
+from ..kernels.band import ENOUGH, Bands, bands, classes
 from ..kernels.calibration import Domain, all_calibrations, file_name
 from .compare import Row, compare, is_dense
 from .fit import Case, Model, fit, parameters
@@ -158,7 +158,7 @@ def scored(
         fitted,
         score={name: residuals([row.error or 0.0 for row in found]) for name, found in groups.items()},
         roofline={name: residuals(found) for name, found in naive.items()},
-        bands=bands_of([row for row in rows if makes_bands(row.id)]) if len(rows) > len(_groups(rows[0])) else {},
+        bands=bands_of([row for row in rows if makes_bands(row.id)]) if len(rows) >= ENOUGH else {},
         domain=_domain(rows),
     )
 
