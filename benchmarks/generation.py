@@ -66,7 +66,7 @@ GRIDS = {1: (131072,), 2: (256, 512), 3: (32, 64, 64)}
 
 OWN_GRIDS: dict[str, dict[str, Any]] = {
     "sta": {"grid": (36, 56, 64)},
-    "cosmos_predict2": {"grid": (16, 64, 128)},
+    "cosmos_predict2": {"grid": (24, 64, 88)},
     "scale_dit": {"grid": (256, 512), "text": 512 + 128 * 64},
 }
 """Of systems that take whole tiles, wide windows, or a small copy of the grid behind it."""
