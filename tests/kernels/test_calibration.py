@@ -6,7 +6,7 @@ from simattn.kernels.calibration import all_calibrations, environment_of, file_n
 
 from simattn import UserError
 
-NONE = Residuals(n=1, mape=0.1, median=0.1, p90=0.1, max=0.1, bias=0.0, low=0.9, high=1.1)
+NONE = Residuals(n=1, mape=0.1, median=0.1, p90=0.1, max=0.1, bias=0.0)
 
 
 def write(folder, kernel, gpu, kernel_values=None, gpu_values=None, rows=100):

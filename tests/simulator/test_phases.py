@@ -219,7 +219,7 @@ def test_each_way_to_skip_has_its_price():
     call = {"seq_q": 16384, "q_heads": 4, "kv_heads": 4, "params": {"window": 512, "sinks": 64}, "hw": "a100"}
 
     def priced(mechanism, look):
-        profile = msgspec.structs.replace(kernels.load("seer"), skip=mechanism, look=look)
+        profile = msgspec.structs.replace(kernels.load("triton_byte_mask"), skip=mechanism, look=look)
         return seconds("streaming_llm", kernel=profile, **call)
 
     from simattn.kernels.profile import Look
