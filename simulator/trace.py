@@ -245,7 +245,7 @@ def _spans(recording: Recording, most: int) -> tuple[list[Span], int]:
     program, code = recording.sm.program, recording.sm.code
     rows = recording.outcome.events.tolist()
     visits = _visits_of(rows)
-    kinds = _kinds_of(code, rows, visits)
+    kinds = _kinds_of(code, rows, visits, recording.kinds)
     blocks = {op.role for op in program.ops if not (op.runs_on or op.loads)}
     lane_ends: defaultdict[Track, list[int]] = defaultdict(list)
     tensor_free: defaultdict[int, int] = defaultdict(int)
@@ -295,9 +295,11 @@ def _visits_of(rows: list[list[int]]) -> list[_Visit]:
     return found
 
 
-def _kinds_of(code: Code, rows: list[list[int]], visits: list[_Visit]) -> dict[_Visit, tuple[int, bool]]:
-    """Kind of each visit, by how long its ops took, and whether no other one fits."""
-    cost, every = code.cost.tolist(), set(range(len(KINDS)))
+def _kinds_of(
+    code: Code, rows: list[list[int]], visits: list[_Visit], occurring: frozenset[int]
+) -> dict[_Visit, tuple[int, bool]]:
+    """Kind of each visit, by how long its ops took, and whether no other one that occurs fits."""
+    cost, every = code.cost.tolist(), set(occurring)
     fitting: dict[_Visit, set[int]] = {}
     for (_, _, op, _, _, length), visit in zip(rows, visits, strict=True):
         own = {
