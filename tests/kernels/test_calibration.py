@@ -57,13 +57,24 @@ def test_a_kernel_without_one_borrows_from_its_nearest_relative(folder):
     # FlashAttention-4's timing is known from its paper.
     assert constants(kernels.load("fa4"), gpus.load("b200")).profile == kernels.load("fa4")
     assert constants(kernels.load("cudnn_blackwell"), gpus.load("b200")).profile.timing.handoff_cycles == 1
-    # On another GPU of the architecture, only what belongs to the kernel.
-    h20 = gpus.load("h20")
-    near = constants(kernels.load("fa3_paged"), h20)
-    assert near.profile.timing.contention == 0.3
-    assert near.spec == h20
-    # On another architecture, nothing of it.
     assert constants(kernels.load("triton"), gpus.load("a100")).borrowed is None
+
+
+def test_on_another_gpu_what_belongs_to_the_kernel_goes_along(folder):
+    values, of_gpu = {"timing.contention": 0.3}, {"chip.clock_sustained_mhz": 1500.0, "eff.dram_read": 0.55}
+    write(folder, "fa3_paged", "h100_sxm", values, of_gpu, rows=10**6)
+    write(folder, "fa2_split", "a100_sxm_80gb", {"timing.iteration_cycles.sm80": 77.0}, of_gpu, rows=10**6)
+    known = [c for c in all_calibrations() if c.gpu in ("h100_sxm", "a100_sxm_80gb")]
+    h200, rtx = gpus.load("h200"), gpus.load("rtx_pro_6000")
+    near = constants(kernels.load("fa3_paged"), h200, known)
+    assert (near.calibration, near.borrowed.gpu) == (None, "h100_sxm")
+    # Efficiencies of the memory hold within an architecture, clocks are each chip's own.
+    assert (near.profile.timing.contention, near.spec.eff.dram_read) == (0.3, 0.55)
+    assert near.spec.chip == h200.chip
+    # A kernel takes from itself on another generation, and nothing of that GPU.
+    far = constants(kernels.load("fa2_split"), rtx, known)
+    assert far.profile.timing.iteration_cycles["sm120"] == 77
+    assert far.spec == rtx
 
 
 def test_one_of_few_rows_takes_the_rest_from_its_relative(folder):
@@ -81,6 +92,16 @@ def test_the_environment_belongs_to_its_table(folder):
     h100 = gpus.load("h100")
     assert environment_of("table", "fa3_paged", h100).launch.kernel_us == 9
     assert environment_of("another table", "fa3_paged", h100) == h100
+
+
+def test_the_environment_of_a_framework_holds_for_its_other_tables():
+    known = [c for c in all_calibrations() if (c.kernel, c.gpu) in (("fa3_paged", "h100_sxm"), ("fa2_split", "a100_sxm_80gb"))]
+    fa3 = next(c for c in known if c.kernel == "fa3_paged")
+    h200, rtx = gpus.load("h200"), gpus.load("rtx_pro_6000")
+    for spec in (h200, rtx):
+        found = environment_of(f"aiconfigurator/{spec.name}/vllm/0.24.0/decode", "any", spec, known)
+        assert found.launch.kernel_us == fa3.environment["launch.kernel_us"]
+    assert environment_of("aiconfigurator/h100_sxm/sglang/0.5.14", "fa3_paged", h200, known) == h200
 
 
 def test_a_broken_file_is_named(folder):
