@@ -55,7 +55,7 @@ def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int, heads: in
     if rule.per_item and heads:
         ctas = max(g.rows * min(g.copies, heads) for g in schedule.groups)
     shares = _fullest(rule, ctas, max(most), sms)
-    even = ceil(rule.slack * schedule.visited / sms) if rule.slack else 1
+    even = max(1, ceil(rule.slack * schedule.visited / sms))
     return [max(1, min(shares, ceil(n / even) if rule.slack else shares)) for n in most]
 
 
