@@ -76,7 +76,9 @@ def test_fsa_gains_where_groups_are_small():
 
 def test_a_pruned_cache_moves_fewer_bytes():
     whole, half = (predict("mustafar", "l40s", keep=keep, recent=0) for keep in (1.0, 0.5))
-    assert half.utilization["dram"] * half.latency_ms == pytest.approx(0.648 * whole.utilization["dram"] * whole.latency_ms, rel=0.05)
+    assert half.utilization["dram"] * half.latency_ms == pytest.approx(
+        0.648 * whole.utilization["dram"] * whole.latency_ms, rel=0.05
+    )
 
 
 def test_a_chain_grows_with_the_sequence_alone():
