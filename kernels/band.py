@@ -13,8 +13,8 @@ from msgspec import Struct
 PROMISE = 0.9
 """Share of measured times that a band is to hold."""
 
-ENOUGH = 30
-"""Residuals of a class from which on they make a band of their own."""
+ENOUGH = 19
+"""Residuals of a class from which on they make a band of their own: so many have one rank that stands for the outermost 5 %."""
 
 
 class Band(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

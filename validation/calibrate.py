@@ -124,7 +124,10 @@ def write_calibration(found: Calibration, folder: Path) -> Path:
     """Write a calibration as the file that `kernels` reads, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(found.kernel, found.gpu)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    # In one step: another process may be reading it.
+    new = path.with_suffix(".new")
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    new.replace(path)
     return path
 
 

@@ -185,7 +185,9 @@ def fit(model: Model, on_step: Callable[[str], None] = lambda what: None) -> Fit
         return Fitted(found.x, (), found.fun)
     spread = np.median(np.abs(found.fun)) / 0.6745
     covariance = np.linalg.pinv(found.jac.T @ found.jac) * spread**2
-    loose = np.sqrt(np.diag(covariance)) > UNIDENTIFIED
+    variance = np.maximum(np.diag(covariance), 0.0)
+    # What has no effect at all has no variance in the pseudo-inverse either.
+    loose = (np.sqrt(variance) > UNIDENTIFIED) | (np.abs(found.jac).max(axis=0) < 1e-9)
     at_bound = (found.x < 1e-3) | (found.x > 1 - 1e-3)
     named = zip(model.free, loose | at_bound, strict=True)
     return Fitted(found.x, tuple(p.path for p, is_loose in named if is_loose), found.fun)

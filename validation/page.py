@@ -101,7 +101,9 @@ def _known(part: str) -> str:
 
 
 def _groups(scores: Iterable[GroupScore], board: Board) -> str:
-    floors = {(table.split("/")[1], kernel): floor for (table, kernel), floor in board.floors.items()}
+    # Decode tables have no floor, and share GPU and kernel with those of prefill.
+    known = {key: floor for key, floor in board.floors.items() if floor.windows_n + floor.batches_n}
+    floors = {(table.split("/")[1], kernel): floor for (table, kernel), floor in known.items()}
     lines = [
         "| GPU | kernel | rows | n | MAPE (95 %) | median | p90 | max | bias | speedup | tau | band "
         "| FLOP | tile | roofline | floor |",
@@ -111,7 +113,7 @@ def _groups(scores: Iterable[GroupScore], board: Board) -> str:
         s, (gpu, kernel, pattern, size) = g.simulated, g.group
         around = f" ({_percent(g.interval.low)} to {_percent(g.interval.high)})" if g.interval else ""
         floor = floors.get((gpu, kernel))
-        least = (floor.windows if pattern.startswith("window") else floor.batches) if floor else None
+        least = (floor.windows if pattern.startswith("window") else floor.batches) if floor and "decode" not in pattern else None
         cells = [
             gpu,
             kernel,
@@ -160,7 +162,7 @@ def _floors(floors: dict[tuple[str, str], Floor]) -> str:
         "the line through B and 4B. Sibling: the same calls in another version of the framework, less the median change.\n"
     )
     lines = ["| table | kernel | windows | n | batches | n | sibling | n |", "|---|---|---:|---:|---:|---:|---:|---:|"]
-    for (table, kernel), f in sorted(floors.items()):
+    for (table, kernel), f in sorted((key, f) for key, f in floors.items() if f.windows_n + f.batches_n):
         cells = [
             f"{'' if value is None else _percent(value)} | {n}"
             for value, n in ((f.windows, f.windows_n), (f.batches, f.batches_n), (f.sibling, f.sibling_n))

@@ -148,7 +148,9 @@ def with_dense(rows: Sequence[Row], beside: Iterable[Row] = ()) -> list[Row]:
 def _table_groups(row: Row) -> list[Group]:
     """Groups of a table: by head dim, dense and windows, and the fitted head dim by size class."""
     kind = "window" if row.window else "dense"
-    own = Group(row.gpu, row.kernel, f"{kind}, D{row.head_dim}")
+    # What a table is of, beside its GPU, framework and version: /decode, /encoder, /fp8.
+    of = "".join(f", {word}" for word in row.table.split("/")[4:])
+    own = Group(row.gpu, row.kernel, f"{kind}, D{row.head_dim}{of}")
     return [own, *([own._replace(size=size_class(row.tokens))] if row.head_dim == 128 else [])]
 
 
