@@ -41,7 +41,7 @@ Not blind are choices that were revisited after a look at scored rows: the share
 where it had been 0.77 of it), the clusters of FlashAttention-3's dense calls, the tile of cuDNN on Blackwell at head width
 192, the operations of NATTEN's element mask (now counted in compiled code), the form of NATTEN's Hopper loop, whose
 warpgroups run in step, the persistence of FlashAttention-3, what vLLM's FlashAttention-3 does otherwise (its tiles, how it
-fetches packed Q and cuts windows), halves of wide heads on Blackwell, which cuDNN calls torch's stand for, profiles for
+fetches packed Q and cuts windows), halves of wide heads on Blackwell, torch-sdpa on Hopper taken for cuDNN, profiles for
 Triton's kernel that masks every tile and for its loop on Blackwell, and the bandwidth of the KV-cache write as a constant
 that is fitted.
 """
