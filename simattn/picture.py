@@ -23,14 +23,14 @@ def block_picture(schedule: TileSchedule, width: int = 64) -> list[str]:
     >>> from simattn.workloads import schedule
     >>> for line in block_picture(schedule("causal", seq_q=1024), width=16):
     ...     print(line)
-    ▓▒
-    ██▓▒
-    ████▓▒
-    ██████▓▒
-    ████████▓▒
-    ██████████▓▒
-    ████████████▓▒
-    ██████████████▓▒
+    ██
+    ████
+    ██████
+    ████████
+    ██████████
+    ████████████
+    ██████████████
+    ████████████████
     """
     group = schedule.groups[0]
     runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
