@@ -179,12 +179,18 @@ def _arch(c: Calibration) -> str | None:
     return gpus.load(c.gpu).arch if c.gpu in gpus.names() else None
 
 
+LENT_BELOW = 0.05
+"""Mean error over its own fitted rows up to which a calibration is lent to other kernels: beyond, its constants make up for something
+that the model of its own kernel lacks."""
+
+
 def _relative(profile: KernelProfile, spec: GpuSpec, others: Sequence[Calibration]) -> Calibration | None:
     """The calibration of the nearest relative.
 
     That is a kernel of the same family here, or on another GPU of the architecture, or else this very kernel on another one.
     """
-    alike = [c for c in others if c.kernel in kernels.names() and _family(kernels.load(c.kernel)) == _family(profile)]
+    able = [c for c in others if c.kernel in kernels.names() and (c.kernel == profile.name or c.fit.mape <= LENT_BELOW)]
+    alike = [c for c in able if _family(kernels.load(c.kernel)) == _family(profile)]
     here = [c for c in alike if c.gpu == spec.name]
     near = [c for c in alike if _arch(c) == spec.arch]
     same = [c for c in others if c.kernel == profile.name]
