@@ -180,8 +180,8 @@ def _arch(c: Calibration) -> str | None:
 
 
 LENT_BELOW = 0.05
-"""Mean error over its own fitted rows up to which a calibration is lent to other kernels: beyond, its constants make up for something
-that the model of its own kernel lacks."""
+"""Mean error over its own fitted rows up to which a calibration is lent to other kernels: beyond, its constants make up for
+something that the model of its own kernel lacks."""
 
 
 def _relative(profile: KernelProfile, spec: GpuSpec, others: Sequence[Calibration]) -> Calibration | None:

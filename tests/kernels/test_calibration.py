@@ -6,10 +6,10 @@ from simattn.kernels.calibration import all_calibrations, environment_of, file_n
 
 from simattn import UserError
 
-NONE = Residuals(n=1, mape=0.1, median=0.1, p90=0.1, max=0.1, bias=0.0)
+NONE = Residuals(n=1, mape=0.04, median=0.04, p90=0.1, max=0.1, bias=0.0)
 
 
-def write(folder, kernel, gpu, kernel_values=None, gpu_values=None, rows=100):
+def write(folder, kernel, gpu, kernel_values=None, gpu_values=None, rows=100, fit=NONE):
     made = Calibration(
         kernel=kernel,
         gpu=gpu,
@@ -20,7 +20,7 @@ def write(folder, kernel, gpu, kernel_values=None, gpu_values=None, rows=100):
         rows=rows,
         version="0",
         spec_hash="0",
-        fit=NONE,
+        fit=fit,
         score={"all": NONE},
         roofline={},
     )
@@ -58,6 +58,16 @@ def test_a_kernel_without_one_borrows_from_its_nearest_relative(folder):
     assert constants(kernels.load("fa4"), gpus.load("b200")).profile == kernels.load("fa4")
     assert constants(kernels.load("cudnn_blackwell"), gpus.load("b200")).profile.timing.handoff_cycles == 1
     assert constants(kernels.load("triton"), gpus.load("a100")).borrowed is None
+
+
+def test_what_misses_its_own_rows_is_not_lent_to_other_kernels(folder):
+    poor = msgspec.structs.replace(NONE, mape=0.07)
+    write(folder, "fa2_split", "a100_sxm_80gb", {"timing.contention": 0.3}, rows=10**6, fit=poor)
+    a100 = gpus.load("a100")
+    assert constants(kernels.load("fa2_split"), a100).profile.timing.contention == 0.3
+    assert constants(kernels.load("fa2"), a100).borrowed is None
+    write(folder, "fa2_split", "a100_sxm_80gb", {"timing.contention": 0.3}, rows=10**6)
+    assert constants(kernels.load("fa2"), a100).borrowed.kernel == "fa2_split"
 
 
 def test_on_another_gpu_what_belongs_to_the_kernel_goes_along(folder):
