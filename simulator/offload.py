@@ -61,7 +61,6 @@ class Offload(Struct, frozen=True, kw_only=True):
     pattern: str
     context: int
     budget: int
-    block: int
     hit_rate: float
     kv_memory_gib: float
     resident: Decode | None
@@ -84,7 +83,6 @@ class Setup(NamedTuple):
     model: Model
     pattern: str
     context: int
-    block: int
     prefetch: bool
     link_gbps: float
     setting: Setting
@@ -108,7 +106,6 @@ def offload(
     *,
     context: int,
     hit_rate: float,
-    block: int = 64,
     kv_memory_gib: float | None = None,
     batch: int | None = None,
     prefetch: bool = False,
@@ -126,8 +123,6 @@ def offload(
         Tokens of every sequence.
     hit_rate : float
         Share of the blocks of a step that are on the GPU already.
-    block : int
-        Tokens of a block, the unit of a transfer.
     kv_memory_gib : float, optional
         Memory for keys and values; by default what the model's weights leave of the GPU.
     batch : int, optional
@@ -151,7 +146,7 @@ def offload(
         raise UserError(f"link_share must lie between 0 and 1, got {link_share}")
     known = models.load(model)
     rate = spec.link.host.gbps * (link_share or spec.link.host.eff or 1.0)
-    setup = Setup(spec, known, pattern, context, block, prefetch, rate, setting, options)
+    setup = Setup(spec, known, pattern, context, prefetch, rate, setting, options)
     memory = kv_memory_gib if kv_memory_gib is not None else _left(spec, known)
     budget = _budget(setup)
     fits_resident = int(memory * GIB // (context * setup.token_bytes()))
@@ -172,7 +167,6 @@ def offload(
         pattern=setup.asked(1).pattern.name,
         context=context,
         budget=budget,
-        block=block,
         hit_rate=hit_rate,
         kv_memory_gib=memory,
         resident=resident,

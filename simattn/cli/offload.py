@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 @problem_options
 @click.option("--context", type=click.IntRange(1), required=True, help="Tokens of every sequence.")
 @click.option("--hit-rate", type=float, required=True, metavar="SHARE", help="Of the blocks of a step, those on the GPU already.")
-@click.option("--block", type=click.IntRange(1), default=64, show_default=True, help="Tokens of a block.")
 @click.option("--kv-gib", type=float, metavar="GIB", help="Memory for keys and values; what the weights leave by default.")
 @click.option("--prefetch", is_flag=True, help="A layer's blocks are known one layer ahead.")
 @click.option("--link-share", type=float, metavar="SHARE", help="Of the host link's peak; that of a large copy by default.")
@@ -29,7 +28,6 @@ def offload(
     settings: tuple[str, ...],
     context: int,
     hit_rate: float,
-    block: int,
     kv_gib: float | None,
     prefetch: bool,
     link_share: float | None,
@@ -58,7 +56,6 @@ def offload(
             call.spec,
             context=context,
             hit_rate=hit_rate,
-            block=block,
             kv_memory_gib=kv_gib,
             prefetch=prefetch,
             link_share=link_share,
