@@ -3,6 +3,7 @@
     predict      time, speedup, bounds and waterfall of a pattern on a GPU
     compare      patterns on GPUs, ranked
     schedule     the tiles that a kernel visits under a pattern
+    validate     predictions against measured runs
     load_gpu     a GPU by name, alias or TOML file
     UserError    raised, with one line, for a name or value that cannot be used
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import load_gpu
+    from .api import Validation, load_gpu, validate
     from .comparison import compare
     from .facts import UserError
     from .simulator import Prediction, predict
@@ -29,16 +30,29 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "compare", "load_gpu", "predict", "schedule"]
+__all__ = [
+    "Prediction",
+    "TileSchedule",
+    "UserError",
+    "Validation",
+    "__version__",
+    "compare",
+    "load_gpu",
+    "predict",
+    "schedule",
+    "validate",
+]
 
 _HOMES = {
     "Prediction": "simulator",
     "TileSchedule": "workloads",
     "UserError": "facts",
+    "Validation": "api",
     "compare": "comparison",
     "load_gpu": "api",
     "predict": "simulator",
     "schedule": "workloads",
+    "validate": "api",
 }
 
 
