@@ -68,8 +68,8 @@ def validate(table: str | Path | None = None, *, on_row: Callable[[], None] = la
     Examples
     --------
     >>> import json, tempfile
-    >>> run = {"id": "mine", "gpu": "H100 SXM", "kernel": "FlashAttention-3", "phase": "prefill", "dtype": "bf16", "batch": 2,
-    ...     "q_heads": 16, "kv_heads": 16, "head_dim": 128, "seq_q": 8192, "seq_kv": 8192, "pattern": "full", "latency_ms": 3.6}
+    >>> run = {"id": "1", "table": "mine", "gpu": "h100", "kernel": "fa3", "phase": "prefill", "dtype": "bf16", "batch": 2,
+    ...     "q_heads": 16, "kv_heads": 16, "head_dim": 128, "seq_q": 8192, "seq_kv": 8192, "pattern": "dense", "latency_ms": 1.75}
     >>> table = Path(tempfile.mkdtemp()) / "mine.jsonl"
     >>> _ = table.write_text(json.dumps(run))
     >>> abs(validate(table).rows[0].error) < 0.2
