@@ -24,6 +24,7 @@ from .models import models
 from .offload import offload
 from .patterns import patterns
 from .predict import predict
+from .ring import ring
 from .trace import trace
 from .validate import validate
 
@@ -39,6 +40,7 @@ def simattn() -> None:
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
@@ -51,7 +53,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
+ANSWERS = (predict, explain, compare, breakeven, e2e, offload, ring, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--dense-steps", type=click.IntRange(0), help="Steps that keep dense attention; by default as the system is used.")
 @click.option("--dense-layers", type=click.IntRange(0), help="Layers that keep dense attention; likewise.")
 @click.option("--attn-share", type=float, help="Measured share of self-attention in the dense run, in place of a simulated rest.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Tensor parallelism over so many GPUs.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write one step as a trace for Perfetto.")
 @json_option
 def e2e(
@@ -31,6 +32,7 @@ def e2e(
     dense_steps: int | None,
     dense_layers: int | None,
     attn_share: float | None,
+    gpus: int,
     output: str | None,
     as_json: bool,
     **options: Any,
@@ -41,6 +43,7 @@ def e2e(
     simattn e2e --hw h100 --model hunyuan-video --pattern radial --dense-steps 12
     simattn e2e --hw b200 --model flux-dev-4k --pattern gna --text 0 --set window=80x80 --set stride=16x16 --attn-share 0.518
     simattn e2e --hw h100 --model llama-3.1-8b --pattern sliding_window --set window=4096
+    simattn e2e --hw h100 --model llama-3.1-70b --pattern minference --gpus 8
     """
     from ..facts import UserError
     from ..simulator.e2e import e2e as run
@@ -64,6 +67,7 @@ def e2e(
             dense_steps=dense_steps,
             dense_layers=dense_layers,
             attention_share=attn_share,
+            gpus=gpus,
             setting=setting,
             **given,
         )
@@ -82,8 +86,9 @@ def _print(answer: EndToEnd) -> None:
     from rich.table import Table
 
     count, console = answer.counts, Console(highlight=False)
+    where = f"{answer.gpus} x {answer.gpu}" if answer.gpus > 1 else answer.gpu
     console.print(
-        f"[bold]{answer.model}[/bold] with {answer.pattern} on {answer.gpu}: kernel {answer.kernel}, dense {answer.dense_kernel}"
+        f"[bold]{answer.model}[/bold] with {answer.pattern} on {where}: kernel {answer.kernel}, dense {answer.dense_kernel}"
     )
     passes = f", {count.passes} passes a step" if count.passes > 1 else ""
     console.print(
@@ -103,6 +108,10 @@ def _print(answer: EndToEnd) -> None:
         table.add_row(part.name, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}")
     console.print(table)
     console.print("\nassumed: fused elementwise kernels, one stream, settled clocks; text encoder and decoder are not part of it")
+    if answer.gpus > 1:
+        console.print(
+            "all GPUs have as many heads and the same work on each; all-reduces by NCCL's rings, not hidden under other work"
+        )
 
 
 e2e.params = [option for option in e2e.params if option.name not in ("seed", "q_tile", "kv_tile")]
