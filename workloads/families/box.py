@@ -77,10 +77,10 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for i, (length, window, stride, dilation, causal) in enumerate(
                 zip(
                     layout.grid,
-                    _spread("window", self.window, layout.grid),
-                    _spread("stride", self.stride, layout.grid),
-                    _spread("dilation", self.dilation, layout.grid),
-                    _spread("causal", self.causal, layout.grid),
+                    per_axis("window", self.window, layout.grid),
+                    per_axis("stride", self.stride, layout.grid),
+                    per_axis("dilation", self.dilation, layout.grid),
+                    per_axis("causal", self.causal, layout.grid),
                     strict=True,
                 )
             )
@@ -209,7 +209,7 @@ def _with_text(runs: Runs, first_key: int, text: int) -> Runs:
     )
 
 
-def _spread(name: str, value: Any, grid: tuple[int, ...]) -> tuple[Any, ...]:
+def per_axis(name: str, value: Any, grid: tuple[int, ...]) -> tuple[Any, ...]:
     """One value per axis from one value or a tuple."""
     if not isinstance(value, tuple):
         return (value,) * len(grid)
