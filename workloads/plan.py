@@ -12,7 +12,7 @@ import numpy as np
 from ..facts import UserError
 from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .expressions import Formula, value
-from .families import Band, Box, Family
+from .families import Band, Box, Family, Listed
 from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
@@ -133,7 +133,7 @@ def _main(
     if tiling.major == "kv":
         return kv_major_plan(schedule, problem, family.mask_class(), system.kernel, launches)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+    if isinstance(family, Box | Listed) and family.needs_permutation(layout, tiling):
         ops.insert(0, _permutation(family, problem, layout, tiling))
     if layout.text and schedule.seq_q == prod(layout.grid):
         # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
@@ -255,8 +255,8 @@ def _head_tiles(problem: AttentionProblem, tiling: Tiling) -> int:
     return problem.q_heads // tiling.pack
 
 
-def _permutation(family: Box, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Memory:
-    """Q, K and V into tiles, O back: each is read and written once."""
+def _permutation(family: Box | Listed, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Memory:
+    """Q, K and V into another order, O back: each is read and written once."""
     padded_q, padded_kv = family.permuted(layout, tiling)
     tokens, d, dv = prod(layout.grid), problem.head_dim, problem.head_dim_v
     per_q = (tokens + padded_q) * (d + dv) * problem.q_heads

@@ -107,7 +107,7 @@ def optimize(
         space = Neighborhoods(call, varied, sparsity, dense_pairs)
     else:
         space = Values(call, varied, dense_pairs)
-    found = search(space.candidates, simulated, by_keys=space.by_keys, most=most, progress=progress)
+    found = search(space.candidates, simulated, by_keys=space.by_keys, every=space.every, most=most, progress=progress)
     if not found.configurations:
         raise UserError("nothing is left to look at: no stride fits under any window")
     kept = set(told_apart(merit(found.configurations, space.by_keys)))

@@ -53,6 +53,7 @@ def search(
     simulate: Callable[[Candidate], Configuration],
     *,
     by_keys: bool,
+    every: bool,
     most: int,
     progress: Progress,
 ) -> Found:
@@ -67,6 +68,8 @@ def search(
         Gives them anew at each call.
     by_keys : bool
         Whether what a query sees counts.
+    every : bool
+        Nothing is ruled out.
     most : int
         Candidates to simulate at most.
     """
@@ -85,7 +88,7 @@ def search(
         firsts.extend(part.of(int(i)) for i in front_of(_arrays(part.merit)))
     if not firsts:
         return Found([], 0, 0)
-    seeds = [firsts[i] for i in front_of(_stacked(firsts))][:most]
+    seeds = (firsts if every else [firsts[i] for i in front_of(_stacked(firsts))])[:most]
     for candidate in seeds:
         look(candidate, len(seeds))
     sorted_out = _front([found for _, found in simulated.values()], by_keys)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from ..simulator.visit import visit_seconds
 from ..workloads import Attention
 from ..workloads.families import Box
 from ..workloads.families.box import per_axis
+from ..workloads.orders import Order
 from .call import Call, Tiles
 from .candidate import Merit
 from .neighborhoods import family, windows_of
@@ -27,8 +28,11 @@ TILE, STRIDE, WINDOW, ORDER = "tile", "stride", "window", "order"
 Vary = Mapping[str, Sequence[Any] | None]
 """What is varied: values of each, or None for every one there is."""
 
-ORDERS = ("rows", "blocks", "morton", "hilbert")
+ORDERS = get_args(Order)
 """Token orders under flat tiles, row-major first."""
+
+FEW = 64
+"""Combinations up to which all are simulated, so that they can be compared."""
 
 TOLERANCE = 0.05
 """How far the pairs that a window keeps may be from those that the wanted sparsity leaves, as a share of these."""
@@ -114,6 +118,11 @@ class Neighborhoods:
         self.windows = windows_to_try(vary, call.asked, sparsity)
         self.tiles = call.shapes() if TILE in vary else [call.usual_tiles]
 
+    @property
+    def every(self) -> bool:
+        """Whether all are simulated."""
+        return self.combinations() <= FEW
+
     def combinations(self) -> int:
         """Windows, strides and tiles that there are."""
         strides = sum(prod(map(len, one)) for w in self.windows for one in strides_to_try(self.vary, self.call.asked, w))
@@ -187,6 +196,11 @@ class Values:
         params = [dict(zip(named, values, strict=True)) for values in product(*named.values())]
         tiles: list[Tiles | None] = [*call.shapes()] if TILE in vary else [None]
         self.all = list(product(params, tiles))
+
+    @property
+    def every(self) -> bool:
+        """Whether all are simulated."""
+        return len(self.all) <= FEW
 
     def combinations(self) -> int:
         """Combinations that there are."""
