@@ -240,6 +240,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     skip: Literal["range", "index_list", "byte_mask", "bitmap", "dense_mask"]
     """How it finds the tiles to visit: loop bounds and index lists lead from one to the next, masks are read for every tile."""
     look: Look = Look()
+    mask_block: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Tokens along each side of the blocks that its list names, where these are not its tiles."""
     products: Literal["bf16", "fp16"] | None = None
     """Type of the products, where keys are kept in another and converted."""
     scores: Literal["int8"] | None = None
@@ -318,7 +320,14 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         rows = prod(tile.q)
         fill, packed_fill = (n / (-(-n // rows) * rows) for n in (queries, queries * gqa_group))
         packs = self.launch.packs_gqa == "always" or (self.launch.packs_gqa == "if_fuller" and fill < 0.9 * packed_fill)
-        return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv, major=self.major)
+        return Tiling(
+            q=tile.q,
+            kv=tile.kv,
+            pack=gqa_group if packs else 1,
+            dynamic_kv=self.dynamic_kv,
+            major=self.major,
+            block=self.mask_block,
+        )
 
     def element_bytes(self, problem: AttentionProblem) -> int:
         """Bytes of one element as it is multiplied."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..facts import UserError
@@ -237,6 +238,10 @@ def dense_part(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, k
 
 def _all_heads(family: Family, layout: TokenLayout, problem: AttentionProblem, tiling: Tiling) -> TileSchedule:
     """The schedule of a family over all heads and items, each head with its own table where the family has them."""
+    if tiling.block and len(tiling.q) == len(tiling.kv) == 1 and family.mask_class() != "dense":
+        q, kv = max(tiling.q_rows, tiling.block), max(tiling.kv_rows, tiling.block)
+        blocks = msgspec.structs.replace(tiling, q=(q,), kv=(kv,), block=0)
+        return _all_heads(family, layout, problem, blocks).retile(tiling.q_rows, tiling.kv_rows)
     by_heads = getattr(family, "schedule_heads", None)
     if by_heads is None:
         return _with_heads(family.schedule(layout, tiling), problem, tiling)

@@ -42,7 +42,8 @@ def reordered(schedule: TileSchedule, order: Ints, q_tile: int, kv_tile: int) ->
     runs = schedule.runs
     kernel = cast(Callable[..., Any], _of_runs)
     found = kernel(order, _places(order), runs.indptr, runs.start, runs.stop, runs.kind, schedule.q_tile, q_tile, kv_tile)
-    return replace(_schedule(found, q_tile, kv_tile, schedule.seq_kv), pairs_per_copy=schedule.pairs_per_copy)
+    made = _schedule(found, q_tile, kv_tile, schedule.seq_kv)
+    return replace(made, pairs_per_copy=schedule.pairs_per_copy, mask_axes=schedule.mask_axes)
 
 
 def boxes_in_order(low: list[Ints], high: list[Ints], order: Ints, q_tile: int, kv_tile: int) -> TileSchedule:
@@ -57,7 +58,7 @@ def boxes_in_order(low: list[Ints], high: list[Ints], order: Ints, q_tile: int, 
     one = [np.zeros(1, np.int64)] * axes, [np.ones(1, np.int64)] * axes
     kernel = cast(Callable[..., Any], _of_boxes)
     found = kernel(order, _places(order), *one[0], *low, *one[1], *high, q_tile, kv_tile)
-    return _schedule(found, q_tile, kv_tile, len(order))
+    return replace(_schedule(found, q_tile, kv_tile, len(order)), mask_axes=len(low), blocks=None)
 
 
 def _places(order: Ints) -> Ints:
