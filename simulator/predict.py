@@ -199,7 +199,8 @@ def simulate(
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known), q_tile, kv_tile)
+    usual = choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known)
+    main = with_tile(usual, problem, q_tile, kv_tile)
     chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
 
     def choice_of(needed: str, own: str | None) -> KernelChoice:

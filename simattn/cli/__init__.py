@@ -22,6 +22,7 @@ from .mask import mask
 from .measure import measure
 from .models import models
 from .offload import offload
+from .optimize import optimize
 from .patterns import patterns
 from .predict import predict
 from .ring import ring
@@ -38,6 +39,7 @@ def simattn() -> None:
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
+    simattn optimize --hw b200 --pattern gna --sparsity 0.91   tiles and strides that nothing beats
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
@@ -53,7 +55,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, ring, trace)
+ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, offload, ring, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

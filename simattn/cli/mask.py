@@ -58,7 +58,7 @@ def mask(
     mask_class = asked.pattern.family.mask_class()
     choice = choose_kernel(gpus.load(hw, hardware), asked.problem, mask_class, len(asked.layout.grid), kernel)
     # One head is shown, whatever the kernel packs into a tile.
-    tiling = msgspec.structs.replace(with_tile(choice, q_tile, kv_tile).tiling, pack=1)
+    tiling = msgspec.structs.replace(with_tile(choice, asked.problem, q_tile, kv_tile).tiling, pack=1)
     schedule = asked.pattern.schedule(asked.layout, tiling)
     if output is not None:
         _write(schedule, Path(output), asked.pattern.system.title)
