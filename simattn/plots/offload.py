@@ -1,0 +1,48 @@
+"""Decoding with keys and values in host memory, over the share of blocks that are on the GPU already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..simulator.offload import Offload
+from .look import COLOURS, INK, SYMBOLS, figure
+
+HIT_RATES = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
+"""Where a curve is simulated."""
+
+
+def offload_figure(curves: Mapping[str, Sequence[Offload]]) -> Any:
+    """Tokens a second of offloaded decoding over the hit rate, a curve a name; level: all keys and values on the GPU."""
+    first = next(iter(curves.values()))[0]
+    drawn = figure(f"{first.model} on {first.gpu}, {first.pattern}, {first.context:,} tokens a sequence", height=500)
+    for number, (name, runs) in enumerate(curves.items()):
+        _curve(drawn, name, runs, COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)])
+    if first.resident is not None:
+        drawn.add_scatter(
+            x=[0, 100],
+            y=[first.resident.tokens_per_s] * 2,
+            mode="lines",
+            name=f"all on the GPU, {first.resident.batch} sequences",
+            line={"color": INK, "dash": "dash", "width": 2},
+            hovertemplate="%{y:,.0f} tokens/s<extra></extra>",
+        )
+    drawn.update_xaxes(title_text="blocks of a step that are on the GPU already, %", range=[0, 102])
+    drawn.update_yaxes(title_text="tokens a second", rangemode="tozero", tickformat=",")
+    drawn.update_layout(legend={"orientation": "h", "y": -0.2})
+    return drawn
+
+
+def _curve(drawn: Any, name: str, runs: Sequence[Offload], colour: str, symbol: str) -> None:
+    bound, batch = runs[0].link_bound_below, runs[0].offloaded.batch
+    drawn.add_scatter(
+        x=[100 * run.hit_rate for run in runs],
+        y=[run.offloaded.tokens_per_s for run in runs],
+        mode="lines+markers",
+        name=f"{name}, {batch} sequences",
+        line={"color": colour},
+        marker={"color": colour, "symbol": symbol, "size": 8},
+        customdata=[[run.offloaded.step_ms, run.offloaded.host_link_ms, "link" if run.hit_rate < bound else "GPU"] for run in runs],
+        hovertemplate=f"{name}<br>%{{x:g}} % hits: %{{y:,.0f}} tokens/s<br>step %{{customdata[0]:,.2f}} ms, host link busy "
+        "%{customdata[1]:,.2f} ms<br>the %{customdata[2]} sets the pace<extra></extra>",
+    )
