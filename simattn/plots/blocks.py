@@ -48,7 +48,7 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
         colorscale=scale,
         zmin=0,
         zmax=top,
-        colorbar={**bar, "outlinewidth": 0, "thickness": 14},
+        colorbar={**bar, "outlinewidth": 0, "thickness": 14, "len": 0.5, "y": 1, "yanchor": "top"},
         x0=step[1] / 2,
         dx=step[1],
         y0=step[0] / 2,

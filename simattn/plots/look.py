@@ -51,7 +51,7 @@ def figure(title: str, *, height: int = 480, **layout: Any) -> Any:
         "ticks": "outside",
         "tickcolor": GRID,
         "automargin": True,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 13}},
         "exponentformat": "none",
     }
     look = {

@@ -68,7 +68,7 @@ def _point(drawn: Any, point: Point, colour: str, symbol: str) -> None:
         y=[point.tflops, point.tflops],
         mode="lines+markers",
         name=name,
-        line={"color": colour, "width": 1},
+        line={"color": colour, "width": 1.5},
         marker={"color": colour, "size": 11, "symbol": [f"{symbol}-open", symbol]},
         customdata=["L2", "DRAM"],
         hovertemplate=about + "%{x:,.0f} FLOPs a byte of %{customdata}<extra></extra>",

@@ -52,6 +52,7 @@ def draw(figure: Any) -> bytes:
         rule(at, color=_colour(shape.line.color), linewidth=shape.line.width / 1.4, linestyle=DASHES[shape.line.dash])
     _dress(axes, layout)
     handles = [h for h in axes.get_legend_handles_labels()[0] if not h.get_label().startswith("_")]
+    handles = handles[::-1] if layout.legend.traceorder == "reversed" else handles
     if handles and layout.showlegend is not False:
         below = (layout.legend.orientation or "v") == "h"
         place = {"loc": "outside lower center", "ncols": 4} if below else {"loc": "outside right upper"}
@@ -136,7 +137,9 @@ def _heatmap(axes: Any, trace: Any, colour: str) -> None:
     shades = LinearSegmentedColormap.from_list("shades", [(stop, _colour(paint)) for stop, paint in trace.colorscale], N=512)
     drawn = axes.imshow(z, cmap=shades, vmin=trace.zmin, vmax=trace.zmax, extent=extent, interpolation="nearest", aspect="equal")
     if trace.showscale is not False:
-        bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.7)
+        bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.5, anchor=(0, 1))
+        if trace.colorbar.tickvals is not None:
+            bar.set_ticks(list(trace.colorbar.tickvals), labels=list(trace.colorbar.ticktext))
         bar.set_label(plain(trace.colorbar.title.text), color=INK)
         bar.ax.tick_params(colors=INK, labelcolor=INK)
         bar.outline.set_visible(False)
@@ -185,9 +188,10 @@ def _dress(axes: Any, layout: Any) -> None:
         if side.tickvals is not None:
             own.set_ticks(list(side.tickvals), [plain(str(t)) for t in side.ticktext or side.tickvals])
             own.set_ticks([], minor=True)
+        own.grid(side.showgrid is not False)
+        own.set_tick_params(grid_color=_colour(GRID), grid_linewidth=0.7)
         own.label.set(text=plain(side.title.text), color=INK, fontsize=10)
     axes.tick_params(which="both", colors=_colour(GRID), labelcolor=INK, labelsize=9)
-    axes.grid(not axes.images, color=_colour(GRID), linewidth=0.7)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_color(_colour(GRID))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..explain import Explanation
+from ..explain.words import ms
 from ..report import STAGE_WORDS
 from ..simulator import Prediction
 from ..simulator.prediction import Stage
@@ -14,8 +15,8 @@ from .look import COLOURS, FAINT, figure
 
 def waterfall_figure(p: Prediction) -> Any:
     """The stages of one prediction."""
-    drawn = _empty(f"{p.pattern} on {p.gpu}: {p.latency_ms:,.4g} ms by {p.kernel}")
-    _bars(drawn, f"{p.pattern}, {p.latency_ms:,.4g} ms", p.waterfall, COLOURS[0])
+    drawn = _empty(f"{p.pattern} on {p.gpu}: {ms(p.latency_ms)} by {p.kernel}")
+    _bars(drawn, p.pattern, p.waterfall, COLOURS[0])
     drawn.update_layout(showlegend=False)
     return drawn
 
@@ -26,8 +27,8 @@ def both_waterfalls_figure(e: Explanation) -> Any:
     drawn = _empty(f"{p.pattern} on {p.gpu}: {p.speedup:.2f} x of the {e.stages[0].speedup:.2f} x that live FLOPs promise", 620)
     factors = {s.stage: f"x {s.factor:.2f}" if s.stage != "ideal" else f"{s.factor:.2f} x" for s in e.stages}
     causes = {s.stage: s.cause for s in e.stages}
-    _bars(drawn, f"dense by {p.dense.kernel}, {p.dense.latency_ms:,.4g} ms", e.dense_waterfall, FAINT, factors, causes)
-    _bars(drawn, f"{p.pattern} by {p.kernel}, {p.latency_ms:,.4g} ms", p.waterfall, COLOURS[0], factors, causes)
+    _bars(drawn, f"dense by {p.dense.kernel}, {ms(p.dense.latency_ms)}", e.dense_waterfall, FAINT, factors, causes)
+    _bars(drawn, f"{p.pattern} by {p.kernel}, {ms(p.latency_ms)}", p.waterfall, COLOURS[0], factors, causes)
     drawn.update_layout(barmode="group", bargap=0.25, legend={"orientation": "h", "y": -0.14, "traceorder": "reversed"})
     return drawn
 
@@ -58,10 +59,10 @@ def _bars(
         x=added,
         base=before,
         marker={"color": colour},
-        text=[f"{'' if n == 0 else '+'}{more:,.3g} ms, {100 * more / whole:.0f} %" for n, more in enumerate(added)],
+        text=[f"{'+' * (n > 0)}{ms(more)}, {100 * more / whole:.0f} %" if more else "" for n, more in enumerate(added)],
         textposition="outside",
         cliponaxis=False,
         customdata=[[STAGE_WORDS[s.stage], (causes or {}).get(s.stage, "")] for s in stages],
         hovertemplate=f"{name}<br>%{{customdata[0]}}: %{{x:.4g}} ms<br>%{{customdata[1]}}<extra></extra>",
     )
-    drawn.update_xaxes(range=[0, 1.18 * max(whole, *(drawn.layout.xaxis.range or [0]))])
+    drawn.update_xaxes(range=[0, 1.15 * max(whole, *(drawn.layout.xaxis.range or [0]))])
