@@ -24,6 +24,7 @@ from .models import models
 from .offload import offload
 from .patterns import patterns
 from .predict import predict
+from .report import report
 from .roofline import roofline
 from .trace import trace
 from .validate import validate
@@ -42,6 +43,7 @@ def simattn() -> None:
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn roofline --hw h100 -o roofline.html      roofs of a GPU, patterns below them
+    simattn report --hw b200 --pattern radial -o radial.html   all of it as one page
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -53,7 +55,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, roofline, trace)
+ANSWERS = (predict, explain, compare, breakeven, e2e, offload, roofline, report, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

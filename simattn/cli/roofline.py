@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @hw_option
-@click.option("--patterns", metavar="NAME,...", callback=comma_names, help="Names or TOML files of patterns.")
+@click.option("--patterns", metavar="NAME,...", callback=comma_names, help="Names or TOML files.")
 @problem_sizes
 @problem_setting
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write .html or .png.")
@@ -78,7 +78,17 @@ def _print(found: Roofline) -> None:
     )
     click.echo("")
     print_table(
-        ["pattern", "kernel", "ms", "live\nTFLOP/s", "FLOPs a byte\nof L2", "FLOPs a byte\nof DRAM", "lowest roof", "of it %", "limiter"],
+        [
+            "pattern",
+            "kernel",
+            "ms",
+            "live\nTFLOP/s",
+            "FLOPs a byte\nof L2",
+            "FLOPs a byte\nof DRAM",
+            "lowest roof",
+            "of it %",
+            "limiter",
+        ],
         [
             [
                 p.pattern,

@@ -39,7 +39,9 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
     else:
         cells, bar, top = np.round(_shares(computed), 3), {"title": {"text": "share of tiles computed"}}, 1
         scale = [[0, EMPTY], [1, FULL]]
-    tall = computed.shape[0] / computed.shape[1]
+    # A token is as high as it is wide, whatever the tiles are.
+    ratio = schedule.q_tile / schedule.kv_tile
+    tall = ratio * computed.shape[0] / computed.shape[1]
     drawn = figure(caption, height=round(SIDE * min(1.0, max(tall, 0.4))) + 130)
     drawn.update_layout(title_font_size=13)
     step = (computed.shape[0] / cells.shape[0], computed.shape[1] / cells.shape[1])
@@ -59,7 +61,9 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
     if schedule.major == "kv":
         down, across = f"kv tile, {schedule.q_tile} keys each", f"q tile, {schedule.kv_tile} queries each"
     drawn.update_xaxes(title_text=across, constrain="domain", showgrid=False)
-    drawn.update_yaxes(title_text=down, autorange="reversed", scaleanchor="x", constrain="domain", showgrid=False)
+    drawn.update_yaxes(
+        title_text=down, autorange="reversed", scaleanchor="x", scaleratio=ratio, constrain="domain", showgrid=False
+    )
     return drawn
 
 

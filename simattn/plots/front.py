@@ -60,7 +60,11 @@ def front_figure(
     drawn = figure(title, height=520)
     best = front(marks, better)
     drawn.add_scatter(
-        x=[m.x for m in best], y=[m.y for m in best], mode="lines", name="front", line={"color": FAINT, "width": 1.5, "dash": "dash"}
+        x=[m.x for m in best],
+        y=[m.y for m in best],
+        mode="lines",
+        name="front",
+        line={"color": FAINT, "width": 1.5, "dash": "dash"},
     )
     kinds = list(dict.fromkeys(mark.kind for mark in marks))
     for number, kind in enumerate(kinds):
@@ -72,7 +76,12 @@ def front_figure(
             mode="markers",
             name=kind,
             showlegend=bool(kind),
-            marker={"color": COLOURS[number % len(COLOURS)], "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9, "opacity": 0.85},
+            marker={
+                "color": COLOURS[number % len(COLOURS)],
+                "symbol": SYMBOLS[number % len(SYMBOLS)],
+                "size": 9,
+                "opacity": 0.85,
+            },
             hovertemplate=f"<b>%{{text}}</b><br>{x}: %{{x:,.4g}}<br>{y}: %{{y:,.4g}}<extra></extra>",
         )
     shown = [mark for mark in marks if mark.name in named]

@@ -8,7 +8,7 @@ from typing import Any
 from ..simulator.offload import Offload
 from .look import COLOURS, INK, SYMBOLS, figure
 
-HIT_RATES = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0)
+HIT_RATES = (*(n / 20 for n in range(20)), 0.98, 1.0)
 """Where a curve is simulated."""
 
 
@@ -27,7 +27,7 @@ def offload_figure(curves: Mapping[str, Sequence[Offload]]) -> Any:
             line={"color": INK, "dash": "dash", "width": 2},
             hovertemplate="%{y:,.0f} tokens/s<extra></extra>",
         )
-    drawn.update_xaxes(title_text="blocks of a step that are on the GPU already, %", range=[0, 102])
+    drawn.update_xaxes(title_text="blocks of a step that are on the GPU already, %", range=[-2, 102])
     drawn.update_yaxes(title_text="tokens a second", rangemode="tozero", tickformat=",")
     drawn.update_layout(legend={"orientation": "h", "y": -0.2})
     return drawn
@@ -42,7 +42,9 @@ def _curve(drawn: Any, name: str, runs: Sequence[Offload], colour: str, symbol: 
         name=f"{name}, {batch} sequences",
         line={"color": colour},
         marker={"color": colour, "symbol": symbol, "size": 8},
-        customdata=[[run.offloaded.step_ms, run.offloaded.host_link_ms, "link" if run.hit_rate < bound else "GPU"] for run in runs],
+        customdata=[
+            [run.offloaded.step_ms, run.offloaded.host_link_ms, "link" if run.hit_rate < bound else "GPU"] for run in runs
+        ],
         hovertemplate=f"{name}<br>%{{x:g}} % hits: %{{y:,.0f}} tokens/s<br>step %{{customdata[0]:,.2f}} ms, host link busy "
         "%{customdata[1]:,.2f} ms<br>the %{customdata[2]} sets the pace<extra></extra>",
     )

@@ -51,7 +51,7 @@ def draw(figure: Any) -> bytes:
         rule, at = (axes.axvline, shape.x0) if shape.x0 == shape.x1 else (axes.axhline, shape.y0)
         rule(at, color=_colour(shape.line.color), linewidth=shape.line.width / 1.4, linestyle=DASHES[shape.line.dash])
     _dress(axes, layout)
-    handles = [h for h in axes.get_legend_handles_labels()[0] if not h.get_label().startswith("_")]
+    handles = [handle for handle in axes.get_legend_handles_labels()[0]]
     handles = handles[::-1] if layout.legend.traceorder == "reversed" else handles
     if handles and layout.showlegend is not False:
         below = (layout.legend.orientation or "v") == "h"
@@ -83,7 +83,15 @@ def _scatter(axes: Any, trace: Any, colour: str) -> None:
     if "lines" in mode:
         dash, width = DASHES[line.dash or "solid"], (line.width or 2) / 1.4
         steps = "steps-post" if line.shape == "hv" else "default"
-        axes.plot(x, y, dash, color=_colour(line.color or colour), linewidth=width, drawstyle=steps, label="_line" * ("markers" in mode) or label)
+        axes.plot(
+            x,
+            y,
+            dash,
+            color=_colour(line.color or colour),
+            linewidth=width,
+            drawstyle=steps,
+            label="_line" * ("markers" in mode) or label,
+        )
     if "markers" in mode:
         symbols = marker.symbol or "circle"
         alike = [(symbols, slice(None))] if isinstance(symbols, str) else [(s, slice(i, i + 1)) for i, s in enumerate(symbols)]
@@ -92,8 +100,14 @@ def _scatter(axes: Any, trace: Any, colour: str) -> None:
             style = {"markerfacecolor": "none" if symbol.endswith("-open") else paint, "markeredgecolor": paint}
             size, name = (marker.size or 7) * 0.75, "_open" if symbol.endswith("-open") else label
             axes.plot(
-                x[some], y[some], MARKERS[symbol.removesuffix("-open")], markersize=size, alpha=marker.opacity or 1.0, label=name,
-                markeredgewidth=1.2 if symbol.endswith("-open") else 0, **style,
+                x[some],
+                y[some],
+                MARKERS[symbol.removesuffix("-open")],
+                markersize=size,
+                alpha=marker.opacity or 1.0,
+                label=name,
+                markeredgewidth=1.2 if symbol.endswith("-open") else 0,
+                **style,
             )
     if "text" in mode:
         places = trace.textposition or "middle center"
@@ -122,7 +136,9 @@ def _bars(axes: Any, trace: Any, colour: str, place: int, of: int) -> None:
         middle, _numbers(lengths), thick * 0.9, base, color=paint, alpha=trace.marker.opacity or 1.0, label=_label(trace)
     )
     (axes.set_yticks if lying else axes.set_xticks)(at, [plain(str(name)) for name in names])
-    for where, start, length, words in zip(middle, base, _numbers(lengths), trace.text if trace.text is not None else (), strict=False):
+    for where, start, length, words in zip(
+        middle, base, _numbers(lengths), trace.text if trace.text is not None else (), strict=False
+    ):
         end = (start + length, where) if lying else (where, start + length)
         _words(axes, *end, words, "middle right" if lying else "top center", 11)
 
@@ -135,7 +151,7 @@ def _heatmap(axes: Any, trace: Any, colour: str) -> None:
     x0, y0 = trace.x0 or 0, trace.y0 or 0
     extent = (x0 - dx / 2, x0 - dx / 2 + z.shape[1] * dx, y0 - dy / 2 + z.shape[0] * dy, y0 - dy / 2)
     shades = LinearSegmentedColormap.from_list("shades", [(stop, _colour(paint)) for stop, paint in trace.colorscale], N=512)
-    drawn = axes.imshow(z, cmap=shades, vmin=trace.zmin, vmax=trace.zmax, extent=extent, interpolation="nearest", aspect="equal")
+    drawn = axes.imshow(z, cmap=shades, vmin=trace.zmin, vmax=trace.zmax, extent=extent, interpolation="nearest")
     if trace.showscale is not False:
         bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.5, anchor=(0, 1))
         if trace.colorbar.tickvals is not None:
@@ -193,6 +209,7 @@ def _dress(axes: Any, layout: Any) -> None:
         own.label.set(text=plain(side.title.text), color=INK, fontsize=10)
     axes.tick_params(which="both", colors=_colour(GRID), labelcolor=INK, labelsize=9)
     axes.set_axisbelow(True)
+    if layout.yaxis.scaleanchor:
+        axes.set_aspect(layout.yaxis.scaleratio)
     for spine in axes.spines.values():
         spine.set_color(_colour(GRID))
-
