@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def roofline(hw: str, patterns: list[str] | None, output: str | None, as_json: bool, **options: Any) -> None:
     """Show the roofs of a GPU and where patterns lie below them.
 
-    Roofs are those of the tensor cores, of the exponentials, of L2, DRAM and the host link. A pattern lies at its live FLOP/s over
-    its live FLOPs a byte, once by the bytes that pass through L2 and once by those from DRAM; the limiter is the waterfall's.
+    Roofs are those of the tensor cores, the exponentials, L2, DRAM and the host link. A pattern lies at its live FLOP/s over its
+    live FLOPs a byte, once by the bytes that pass through L2 and once by those from DRAM; the limiter is the waterfall's.
 
     \b
     simattn roofline --hw h100

@@ -13,20 +13,24 @@ HIT_RATES = (*(n / 20 for n in range(20)), 0.98, 1.0)
 
 
 def offload_figure(curves: Mapping[str, Sequence[Offload]]) -> Any:
-    """Tokens a second of offloaded decoding over the hit rate, a curve a name; level: all keys and values on the GPU."""
+    """Tokens a second of offloaded decoding over the hit rate, a curve a name; level, of each GPU: all keys and values on it."""
     first = next(iter(curves.values()))[0]
-    drawn = figure(f"{first.model} on {first.gpu}, {first.pattern}, {first.context:,} tokens a sequence", height=500)
+    gpus = list(dict.fromkeys(runs[0].gpu for runs in curves.values()))
+    where = f" on {first.gpu}" if len(gpus) == 1 else ""
+    drawn = figure(f"{first.model}{where}, {first.pattern}, {first.context:,} tokens a sequence", height=500)
     for number, (name, runs) in enumerate(curves.items()):
         _curve(drawn, name, runs, COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)])
-    if first.resident is not None:
-        drawn.add_scatter(
-            x=[0, 100],
-            y=[first.resident.tokens_per_s] * 2,
-            mode="lines",
-            name=f"all on the GPU, {first.resident.batch} sequences",
-            line={"color": INK, "dash": "dash", "width": 2},
-            hovertemplate="%{y:,.0f} tokens/s<extra></extra>",
-        )
+    for gpu in gpus:
+        number, run = next((n, runs[0]) for n, runs in enumerate(curves.values()) if runs[0].gpu == gpu)
+        if run.resident is not None:
+            drawn.add_scatter(
+                x=[0, 100],
+                y=[run.resident.tokens_per_s] * 2,
+                mode="lines",
+                name=f"all on {'the GPU' if len(gpus) == 1 else gpu}, {run.resident.batch} sequences",
+                line={"color": INK if len(gpus) == 1 else COLOURS[number % len(COLOURS)], "dash": "dash", "width": 1.5},
+                hovertemplate="%{y:,.0f} tokens/s<extra></extra>",
+            )
     drawn.update_xaxes(title_text="blocks of a step that are on the GPU already, %", range=[-2, 102])
     drawn.update_yaxes(title_text="tokens a second", rangemode="tozero", tickformat=",")
     drawn.update_layout(legend={"orientation": "h", "y": -0.2})

@@ -82,6 +82,7 @@ def in_notebooks() -> None:
     """Have notebooks keep figures twice: interactive, and as the picture that is shown where nothing can be run."""
     plotly()
     import base64
+    import json
 
     import plotly.io as pio
     from plotly.io.base_renderers import MimetypeRenderer
@@ -91,7 +92,8 @@ def in_notebooks() -> None:
     class Both(MimetypeRenderer):  # type: ignore[misc]
         def to_mimebundle(self, figure: Any) -> dict[str, Any]:
             still = base64.b64encode(draw(plotly().Figure(figure))).decode()
-            return {"application/vnd.plotly.v1+json": figure, "image/png": still}
+            plain = json.loads(pio.to_json(figure, validate=False))
+            return {"application/vnd.plotly.v1+json": plain, "image/png": still}
 
     pio.renderers["simattn"] = Both()
     pio.renderers.default = "simattn"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from html import unescape
 from io import BytesIO
@@ -51,7 +52,7 @@ def draw(figure: Any) -> bytes:
         rule, at = (axes.axvline, shape.x0) if shape.x0 == shape.x1 else (axes.axhline, shape.y0)
         rule(at, color=_colour(shape.line.color), linewidth=shape.line.width / 1.4, linestyle=DASHES[shape.line.dash])
     _dress(axes, layout)
-    handles = [handle for handle in axes.get_legend_handles_labels()[0]]
+    handles = axes.get_legend_handles_labels()[0]
     handles = handles[::-1] if layout.legend.traceorder == "reversed" else handles
     if handles and layout.showlegend is not False:
         below = (layout.legend.orientation or "v") == "h"
@@ -175,7 +176,14 @@ _KINDS: dict[str, Callable[[Any, Any, str], None]] = {"scatter": _scatter, "heat
 
 
 def _numbers(values: Any) -> Any:
-    """Values as an array; what is missing as NaN, so that lines break there."""
+    """Values as an array, packed ones too; what is missing as NaN, so that lines break there."""
+    if isinstance(values, dict):
+        packed = np.frombuffer(b64decode(values["bdata"]), values["dtype"])
+        return (
+            packed.reshape([int(n) for n in values["shape"].split(",")]).astype(float)
+            if "shape" in values
+            else packed.astype(float)
+        )
     return np.array([np.nan if v is None else v for v in values], float) if np.ndim(values) == 1 else np.asarray(values, float)
 
 
