@@ -26,7 +26,8 @@ from .optimize import optimize
 from .patterns import patterns
 from .predict import predict
 from .ring import ring
-from .trace import trace
+from .report import report
+from .roofline import rooflinefrom .trace import trace
 from .validate import validate
 
 
@@ -44,6 +45,8 @@ def simattn() -> None:
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
+    simattn roofline --hw h100 -o roofline.html      roofs of a GPU, patterns below them
+    simattn report --hw b200 --pattern radial -o radial.html   all of it as one page
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -55,7 +58,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, offload, ring, trace)
+ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, roofline, report, offload, ring, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

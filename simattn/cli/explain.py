@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from .predict import compile_notice, mask_progress
     metavar="NAME=VALUE[,...]",
     help="The same call with something changed; names and values are above. Repeatable: each gives a line.",
 )
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write both waterfalls as .html or .png.")
 @json_option
 def explain(
     pattern: str | None,
@@ -28,6 +30,7 @@ def explain(
     settings: tuple[str, ...],
     measured_ms: float | None,
     what_if: tuple[str, ...],
+    output: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -38,6 +41,7 @@ def explain(
     \b
     simattn explain --hw b200 --pattern radial
     simattn explain --hw h100 --pattern radial --measured-ms 250
+    simattn explain --hw h100 --pattern gna -o waterfalls.html
     simattn explain --hw h100 --pattern gna --what-if mask=none --what-if q-tile=8x4x8,kv-tile=4x4x8 --what-if exp=2x
 
     \b
@@ -51,9 +55,19 @@ def explain(
     """
     from ..explain import explain as run
 
+    if output is not None:
+        from ..plots import check
+
+        check(Path(output))
     with compile_notice(), mask_progress():
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, measured_ms=measured_ms, what_if=what_if, **call.options)
+    if output is not None:
+        from ..plots import save
+        from ..plots.waterfall import both_waterfalls_figure
+
+        save(both_waterfalls_figure(answer), Path(output))
+        click.echo(f"simattn: wrote {output}", err=True)
     if as_json:
         click.echo(answer.to_json())
     else:

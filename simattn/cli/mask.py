@@ -87,9 +87,10 @@ def mask(
 
 def _write(schedule: TileSchedule, path: Path, title: str) -> None:
     if path.suffix in (".png", ".html"):
-        from ..plots import write_block_picture
+        from ..plots import save
+        from ..plots.blocks import blocks_figure
 
-        write_block_picture(schedule, path, title)
+        save(blocks_figure(schedule, title), path)
         return
     import numpy as np
 
