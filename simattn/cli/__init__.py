@@ -14,6 +14,7 @@ from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
 from .compare import compare
+from .complaints import complaints
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -42,6 +43,7 @@ def simattn() -> None:
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
+    simattn complaints                               public threads on slow sparse attention, answered
     simattn mask --pattern radial -o radial.png      the blocks as a picture
     simattn trace --hw b200 --pattern radial -o t.json.gz   what every warp role did, for Perfetto
     simattn calibrate --table my_runs.jsonl          constants of a kernel on your GPU
@@ -52,7 +54,7 @@ def simattn() -> None:
 
 
 ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
-LISTS = (patterns, mask, hw, models, kernels)
+LISTS = (patterns, mask, hw, models, kernels, complaints)
 TRUST = (validate, calibrate, measure)
 
 for command in (*ANSWERS, *LISTS, *TRUST):
