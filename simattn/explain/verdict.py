@@ -41,7 +41,7 @@ def host_bound(p: Prediction) -> bool:
 
 
 def calls_to_share(p: Prediction, host: Host | None) -> int | None:
-    """Calls that have to share a mask or plan for each to be faster than dense; None where none is built, or sharing is no help."""
+    """Calls that have to share a mask or plan for each to beat dense; None where none is built, or sharing is no help."""
     if host is None:
         return None
     spare = p.dense.latency_ms - (p.latency_ms - host.seconds / host.every * 1e3)
