@@ -31,6 +31,8 @@ class Part(Struct, frozen=True, kw_only=True):
     name: str
     dense_ms: float
     latency_ms: float
+    dense_pflops: float = 0.0
+    """Useful FLOPs of the dense run: of live pairs, or of a product."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -105,6 +107,7 @@ def e2e(
     dense_steps: int | None = None,
     dense_layers: int | None = None,
     attention_share: float | None = None,
+    eager: bool = False,
     kernel: str | None = None,
     baseline: str | None = None,
     setting: Setting = Setting(),  # noqa: B008 (immutable)
@@ -124,6 +127,8 @@ def e2e(
         Denoising steps, and how many steps and layers keep dense attention; by default those of the model and of the system.
     attention_share : float, optional
         Share of self-attention in the dense run, where it is known: what else there is follows from it and is not simulated.
+    eager : bool
+        Elementwise work op by op, as a framework without a compiler runs it, for models whose code was counted.
 
     Returns
     -------
@@ -154,7 +159,7 @@ def e2e(
     run = simulate(asked, spec, kernel=kernel, setting=setting)
     dense = fastest_dense(asked, spec, setting, only=baseline)
     sparse = run.stages["side"]
-    ops = _ops(known, asked, spec)
+    ops = _ops(known, asked, spec, eager)
     rest = _rest(known, asked, spec, setting, ops)
     if attention_share is not None:
         if not 0 < attention_share < 1:
@@ -167,7 +172,8 @@ def e2e(
     tiling = run.choice.tiling
     pairs = sum(op.schedule.pairs for op in run.plan if isinstance(op, Attention))
     dense_pairs = dense_schedule(asked, Tiling(q=(tiling.q_rows,), kv=(tiling.kv_rows,), pack=tiling.pack)).pairs
-    products = sum(op.flops for op in ops if isinstance(op, Gemm)) * calls
+    work = {op.name: op.flops for op in ops if isinstance(op, Gemm)}
+    products = sum(work.values()) * calls
     return EndToEnd(
         gpu=spec.name,
         model=known.name,
@@ -185,8 +191,16 @@ def e2e(
         pflops=(asked.problem.flops(sparse_calls * pairs + (calls - sparse_calls) * dense_pairs) + products) / 1e15,
         dense_pflops=(asked.problem.flops(calls * dense_pairs) + products) / 1e15,
         parts=(
-            Part(name="self-attention", dense_ms=calls * dense.seconds * 1e3, latency_ms=attention * 1e3),
-            *(Part(name=name, dense_ms=calls * s * 1e3, latency_ms=calls * s * 1e3) for name, s in rest.items()),
+            Part(
+                name="self-attention",
+                dense_ms=calls * dense.seconds * 1e3,
+                latency_ms=attention * 1e3,
+                dense_pflops=asked.problem.flops(calls * dense_pairs) / 1e15,
+            ),
+            *(
+                Part(name=name, dense_ms=calls * s * 1e3, latency_ms=calls * s * 1e3, dense_pflops=work.get(name, 0.0) * calls / 1e15)
+                for name, s in rest.items()
+            ),
         ),
         share_given=attention_share is not None,
     )
@@ -214,10 +228,10 @@ def _counts(
     return found
 
 
-def _ops(model: Model, asked: Question, spec: GpuSpec) -> Plan:
+def _ops(model: Model, asked: Question, spec: GpuSpec, eager: bool) -> Plan:
     """What a layer runs beside self-attention."""
     tiling = choose_kernel(spec, asked.problem, "dense").tiling
-    return layer_ops(model, asked.layout, tiling, batch=asked.problem.batch)
+    return layer_ops(model, asked.layout, tiling, batch=asked.problem.batch, eager=eager)
 
 
 def _rest(model: Model, asked: Question, spec: GpuSpec, setting: Setting, ops: Plan) -> dict[str, float]:
