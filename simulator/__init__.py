@@ -30,7 +30,7 @@ from .choice import KernelChoice, choose_kernel, with_tile
 from .predict import Run, predict, simulate
 from .prediction import Prediction
 from .question import Question, question
-from .setting import Fidelity, Setting
+from .setting import Fidelity, Setting, mask_or_plan
 from .waterfall import STAGES, attention_time
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "attention_time",
     "bounds",
     "choose_kernel",
+    "mask_or_plan",
     "predict",
     "question",
     "simulate",

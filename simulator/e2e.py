@@ -33,6 +33,8 @@ class Part(Struct, frozen=True, kw_only=True):
     name: str
     dense_ms: float
     latency_ms: float
+    dense_pflops: float = 0.0
+    """Useful FLOPs of the dense run: of live pairs, or of a product."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -111,6 +113,7 @@ def e2e(
     dense_layers: int | None = None,
     attention_share: float | None = None,
     gpus: int = 1,
+    eager: bool = False,
     kernel: str | None = None,
     baseline: str | None = None,
     setting: Setting = Setting(),  # noqa: B008 (immutable)
@@ -132,6 +135,8 @@ def e2e(
         Share of self-attention in the dense run, where it is known: what else there is follows from it and is not simulated.
     gpus : int
         GPUs with tensor parallelism: each has its share of heads and feed-forward, and all-reduces join their sums.
+    eager : bool
+        Elementwise work op by op, as a framework without a compiler runs it, for models whose code was counted.
 
     Returns
     -------
@@ -168,7 +173,7 @@ def e2e(
     run = simulate(asked, spec, kernel=kernel, setting=setting)
     dense = fastest_dense(asked, spec, setting, only=baseline)
     sparse = run.stages["side"]
-    ops = _ops(known, asked, spec)
+    ops = _ops(known, asked, spec, eager)
     rest = _rest(known, asked, spec, setting, ops)
     if gpus > 1:
         sums = asked.problem.batch * asked.layout.query_tokens * known.hidden * ELEMENT_BYTES
@@ -184,10 +189,10 @@ def e2e(
     tiling = run.choice.tiling
     pairs = sum(op.schedule.pairs for op in run.plan if isinstance(op, Attention))
     dense_pairs = dense_schedule(asked, Tiling(q=(tiling.q_rows,), kv=(tiling.kv_rows,), pack=tiling.pack)).pairs
-    products = sum(op.flops for op in ops if isinstance(op, Gemm)) * calls
+    products = {op.name: calls * op.flops for op in ops if isinstance(op, Gemm)}
 
     def work(pairs: int) -> float:
-        return gpus * (asked.problem.flops(pairs) + products) / 1e15
+        return gpus * (asked.problem.flops(pairs) + sum(products.values())) / 1e15
 
     return EndToEnd(
         gpu=spec.name,
@@ -206,8 +211,21 @@ def e2e(
         pflops=work(sparse_calls * pairs + (calls - sparse_calls) * dense_pairs),
         dense_pflops=work(calls * dense_pairs),
         parts=(
-            Part(name="self-attention", dense_ms=calls * dense.seconds * 1e3, latency_ms=attention * 1e3),
-            *(Part(name=name, dense_ms=calls * s * 1e3, latency_ms=calls * s * 1e3) for name, s in rest.items()),
+            Part(
+                name="self-attention",
+                dense_ms=calls * dense.seconds * 1e3,
+                latency_ms=attention * 1e3,
+                dense_pflops=gpus * asked.problem.flops(calls * dense_pairs) / 1e15,
+            ),
+            *(
+                Part(
+                    name=name,
+                    dense_ms=calls * s * 1e3,
+                    latency_ms=calls * s * 1e3,
+                    dense_pflops=gpus * products.get(name, 0.0) / 1e15,
+                )
+                for name, s in rest.items()
+            ),
         ),
         share_given=attention_share is not None,
         gpus=gpus,
@@ -236,10 +254,10 @@ def _counts(
     return found
 
 
-def _ops(model: Model, asked: Question, spec: GpuSpec) -> Plan:
+def _ops(model: Model, asked: Question, spec: GpuSpec, eager: bool) -> Plan:
     """What a layer runs beside self-attention."""
     tiling = choose_kernel(spec, asked.problem, "dense").tiling
-    return layer_ops(model, asked.layout, tiling, batch=asked.problem.batch)
+    return layer_ops(model, asked.layout, tiling, batch=asked.problem.batch, eager=eager)
 
 
 def _rest(model: Model, asked: Question, spec: GpuSpec, setting: Setting, ops: Plan) -> dict[str, float]:

@@ -20,7 +20,7 @@ from .choice import KernelChoice, choose_kernel, with_tile
 from .memory import cache_write_seconds, memory_op_seconds
 from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles, Traffic
 from .question import Question, problem_fields, question
-from .setting import Fidelity, Setting
+from .setting import Fidelity, Setting, mask_or_plan
 from .side import side_op
 from .split import packing_copies
 from .waterfall import STAGES, KernelTime, attention_time
@@ -38,6 +38,8 @@ def predict(
     clock: Clock = "sustained",
     warm: bool = False,
     without: Collection[str] = (),
+    host_ms: float = 0.0,
+    reuse: float = 1.0,
     seed: int = 0,
     params: Document | None = None,
     **problem: Any,
@@ -64,6 +66,8 @@ def predict(
         L2 holds what it can of Q, K and V at the start, as after an earlier run of the same call.
     without : collection of str
         Stages of the waterfall to leave out: the machine without these limits.
+    host_ms, reuse : float
+        Time that building a mask or a plan takes while the GPU waits, in ms, and how many calls make use of it.
     seed : int
         Seed of patterns that draw at random; recorded in the answer.
     params : dict, optional
@@ -96,7 +100,7 @@ def predict(
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     shapes = {name: problem.pop(name) for name in list(problem) if name in _PROBLEM_FIELDS}
     asked = question(pattern, params={**(params or {}), **problem}, seed=seed, **shapes)
-    setting = Setting(clock, fidelity, frozenset(without), warm)
+    setting = Setting(clock, fidelity, frozenset(without), warm, host=mask_or_plan(host_ms, reuse))
     fastest = fastest_dense(asked, spec, setting)
     if kernel is None and asked.pattern.system.kernel is None and asked.pattern.family.mask_class() == "dense":
         kernel = fastest.kernel
@@ -219,6 +223,8 @@ def simulate(
     if setting.writes_cache:
         written = cache_write_seconds(main.spec, problem, warm=setting.warm)
         side.append(SideOp(op="KV-cache write", latency_ms=written * 1e3))
+    if setting.host:
+        side.append(side_op(main.spec, setting.host, None, setting.clock))
     for op in plan:
         if isinstance(op, Attention):
             choice = choice_of(op.mask_class, op.kernel)

@@ -41,7 +41,7 @@ def projections(model: Model) -> tuple[Projection, ...]:
     )
 
 
-def layer_ops(model: Model, layout: TokenLayout, tiling: Tiling, *, batch: int = 1) -> Plan:
+def layer_ops(model: Model, layout: TokenLayout, tiling: Tiling, *, batch: int = 1, eager: bool = False) -> Plan:
     """The ops of one layer beside its self-attention, in stream order, for the query tokens of a layout.
 
     Parameters
@@ -50,6 +50,13 @@ def layer_ops(model: Model, layout: TokenLayout, tiling: Tiling, *, batch: int =
         Of the dense kernel, which runs cross-attention.
     batch : int
         Items.
+    eager : bool
+        Elementwise work op by op, as the model's own code runs it, in place of fused kernels.
+
+    Raises
+    ------
+    UserError
+        The ops of the model's code were not counted.
 
     Notes
     -----
@@ -75,12 +82,25 @@ def layer_ops(model: Model, layout: TokenLayout, tiling: Tiling, *, batch: int =
         found.append(Gemm(product.name, 2.0 * m * n * k, moved, 1, "bf16", (m, n, k)))
         if product.name == "cross kv":
             found.append(_cross_attention(model, layout, tiling, batch))
+    if eager:
+        return (*found, *_eager(model, tokens))
     values = 2 * 2 * model.hidden + 2 * 3 * model.hidden + 2 * (model.q_heads + model.kv_heads) * model.head_dim
     values += model.ffn_matrices * model.ffn_hidden
     if model.cross_text:
         values += 2 * model.hidden + 3 * model.hidden
     launches = 6 + (2 if model.cross_text else 0)
     return (*found, Memory("norms, rotary, activation, residuals", ELEMENT_BYTES * values * tokens, launches))
+
+
+def _eager(model: Model, tokens: int) -> Plan:
+    """Elementwise work op by op, of the mean layer."""
+    if not model.eager:
+        raise UserError(f"the elementwise ops of {model.name} were not counted: leave out eager")
+    ops = []
+    for work in model.eager:
+        share = work.layers / model.layers
+        ops.append(Memory(work.name, round(work.bytes * work.width * tokens * share), max(1, round(work.launches * share))))
+    return tuple(ops)
 
 
 def _cross_attention(model: Model, layout: TokenLayout, tiling: Tiling, batch: int) -> Attention:

@@ -37,6 +37,20 @@ class Projection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What it is applied to: every token, the text of cross-attention, or one vector an item (a modulation)."""
 
 
+class Elementwise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Elementwise work of a layer as a framework runs it op by op, each op a kernel that reads and writes memory."""
+
+    name: str
+    bytes: Size
+    """Read and written for each element, by all its kernels."""
+    width: Size
+    """Elements of a token."""
+    layers: Size
+    """Layers that have it."""
+    launches: Size
+    """Kernels."""
+
+
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A published model: sizes of its layers, and the settings in which it is run.
 
@@ -61,6 +75,8 @@ class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Matrices of a feed-forward: 3 where it is gated."""
     projections: tuple[Projection, ...] = ()
     """Matrix products of a layer where its sizes do not imply them."""
+    eager: tuple[Elementwise, ...] = ()
+    """Elementwise work as the model's own code runs it without a compiler, where it was counted."""
     vocab: Annotated[int, Meta(ge=0)] = 0
     phase: Phase
     causal: bool = False

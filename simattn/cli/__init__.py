@@ -14,6 +14,7 @@ from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
 from .compare import compare
+from .complaints import complaints
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -25,9 +26,10 @@ from .offload import offload
 from .optimize import optimize
 from .patterns import patterns
 from .predict import predict
-from .ring import ring
 from .report import report
-from .roofline import rooflinefrom .trace import trace
+from .ring import ring
+from .roofline import roofline
+from .trace import trace
 from .validate import validate
 
 
@@ -49,6 +51,7 @@ def simattn() -> None:
     simattn report --hw b200 --pattern radial -o radial.html   all of it as one page
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
+    simattn complaints                               public threads on slow sparse attention, answered
     simattn mask --pattern radial -o radial.png      the blocks as a picture
     simattn trace --hw b200 --pattern radial -o t.json.gz   what every warp role did, for Perfetto
     simattn calibrate --table my_runs.jsonl          constants of a kernel on your GPU
@@ -59,7 +62,7 @@ def simattn() -> None:
 
 
 ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, roofline, report, offload, ring, trace)
-LISTS = (patterns, mask, hw, models, kernels)
+LISTS = (patterns, mask, hw, models, kernels, complaints)
 TRUST = (validate, calibrate, measure)
 
 for command in (*ANSWERS, *LISTS, *TRUST):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_option, problem_options, read_call
+from .options import host_options, json_option, problem_options, read_call
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
+@host_options
 @click.option("--vary", default="tokens", show_default=True, metavar="NAME", help="tokens, or a parameter of the pattern.")
 @click.option("--from", "low", type=float, metavar="VALUE", help="Lowest value; 1024 tokens, or an eighth of the parameter's.")
 @click.option("--to", "high", type=float, metavar="VALUE", help="Highest value; 262144 tokens, or eight times the parameter's.")

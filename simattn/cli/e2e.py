@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--dense-layers", type=click.IntRange(0), help="Layers that keep dense attention; likewise.")
 @click.option("--attn-share", type=float, help="Measured share of self-attention in the dense run, in place of a simulated rest.")
 @click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Tensor parallelism over so many GPUs.")
+@click.option("--eager", is_flag=True, help="Elementwise work op by op, without a compiler; for models whose code was counted.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write one step as a trace for Perfetto.")
 @json_option
 def e2e(
@@ -33,6 +34,7 @@ def e2e(
     dense_layers: int | None,
     attn_share: float | None,
     gpus: int,
+    eager: bool,
     output: str | None,
     as_json: bool,
     **options: Any,
@@ -68,6 +70,7 @@ def e2e(
             dense_layers=dense_layers,
             attention_share=attn_share,
             gpus=gpus,
+            eager=eager,
             setting=setting,
             **given,
         )
@@ -78,10 +81,10 @@ def e2e(
 
         click.echo(msgspec.json.encode(answer.to_dict()).decode())
     else:
-        _print(answer)
+        _print(answer, eager)
 
 
-def _print(answer: EndToEnd) -> None:
+def _print(answer: EndToEnd, eager: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -101,13 +104,15 @@ def _print(answer: EndToEnd) -> None:
     console.print(f"share    {100 * answer.attention_share:.1f} %  of the dense run is self-attention{given}")
     console.print(f"work     {answer.pflops:,.1f} PFLOP; dense {answer.dense_pflops:,.1f} PFLOP\n")
     table = Table("part", box=None, pad_edge=False)
-    for title in ("dense s", "here s", "share %"):
+    for title in ("dense PFLOP", "dense s", "here s", "share %"):
         table.add_column(title, justify="right")
     for part in answer.parts:
         share = 100 * part.latency_ms / answer.latency_ms
-        table.add_row(part.name, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}")
+        work = f"{part.dense_pflops:,.1f}" if part.dense_pflops else ""
+        table.add_row(part.name, work, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}")
     console.print(table)
-    console.print("\nassumed: fused elementwise kernels, one stream, settled clocks; text encoder and decoder are not part of it")
+    kernels = "elementwise ops one by one, at the rate of a copy" if eager else "fused elementwise kernels"
+    console.print(f"\nassumed: {kernels}, one stream, settled clocks; text encoder and decoder are not part of it")
     if answer.gpus > 1:
         console.print(
             "all GPUs have as many heads and the same work on each; all-reduces by NCCL's rings, not hidden under other work"

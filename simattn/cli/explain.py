@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from .options import json_option, problem_options, read_call
+from .options import host_options, json_option, problem_options, read_call
 from .predict import compile_notice, mask_progress
 
 
 @click.command()
 @problem_options
+@host_options
 @click.option("--measured-ms", type=float, metavar="MS", help="A run of your own, to be judged: limit, circumstance or bug.")
 @click.option(
     "--what-if",

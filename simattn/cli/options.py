@@ -385,6 +385,23 @@ def problem_setting(function: F) -> F:
     return function
 
 
+def host_options(function: F) -> F:
+    """Options that say what the GPU waits for before a call."""
+    for option in reversed(
+        (
+            click.option(
+                "--host-ms",
+                type=float,
+                metavar="MS",
+                help="Time to build a mask or a plan while the GPU waits: a side op of the call.",
+            ),
+            click.option("--reuse", type=float, metavar="N", help="Calls that make use of one mask or plan; 1 by default."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def problem_options(function: F) -> F:
     """Options of a call: what is computed, on which GPU, by which kernel, and how closely it is simulated."""
     for option in reversed(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_option, problem_options, read_call
+from .options import host_options, json_option, problem_options, read_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @problem_options
+@host_options
 @click.option("--warm", is_flag=True, help="L2 holds what it can of Q, K and V, as when the same call is timed over and over.")
 @click.option(
     "--without", multiple=True, metavar="STAGE", help="Leave out a stage of the waterfall: the machine without that limit."

@@ -12,13 +12,13 @@ from msgspec import Struct
 from ..facts import Document, UserError
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import KernelProfile, kernels
-from ..simulator import Fidelity, Prediction, Setting, question
+from ..simulator import Fidelity, Prediction, Setting, mask_or_plan, question
 from ..simulator import predict as run_prediction
 from ..simulator.prediction import Stage
 from .case import Case
 from .judge import Measured, judge
 from .stages import StageCause, dense_side, sparse_side, stage_causes
-from .verdict import verdict
+from .verdict import calls_to_share, host_bound, verdict
 from .what_if import WhatIf, changed, compared
 
 SCHEMA = "simattn.explain/1"
@@ -31,6 +31,10 @@ class Explanation(Struct, frozen=True, kw_only=True):
     dense_waterfall: tuple[Stage, ...]
     stages: tuple[StageCause, ...]
     verdict: str
+    host_bound: bool
+    """Timed call by call, without a CUDA graph, it is the host that is measured."""
+    reuse: int | None
+    """Calls that have to share a mask or plan (`host_ms`) for each to be faster than dense."""
     measured: Measured | None
     what_if: tuple[WhatIf, ...]
 
@@ -58,6 +62,8 @@ def explain(
     fidelity: Fidelity = "fast",
     clock: Clock = "sustained",
     warm: bool = False,
+    host_ms: float = 0.0,
+    reuse: float = 1.0,
     seed: int = 0,
     params: Document | None = None,
     **problem: Any,
@@ -68,6 +74,8 @@ def explain(
     ----------
     measured_ms : float, optional
         A run that someone timed, in ms.
+    host_ms, reuse : float
+        Time to build a mask or a plan while the GPU waits, in ms, and the calls that make use of it.
     what_if : sequence of str
         Changes such as `mask=none` or `q-tile=128,order=longest_first` (`LEVERS`).
     pattern, hw, kernel, baseline, q_tile, kv_tile, fidelity, clock, warm, seed, params, **problem
@@ -101,14 +109,15 @@ def explain(
         fidelity=fidelity,
         clock=clock,
         warm=warm,
+        host_ms=host_ms,
+        reuse=reuse,
         seed=seed,
         params=own,
         **shapes,
     )
     profile = kernel if isinstance(kernel, KernelProfile) else kernels.load(kernel or p.kernel)
-    case = Case(
-        question(pattern, params=own, **shapes), spec, profile, q_tile, kv_tile, Setting(clock, fidelity, warm=warm), baseline
-    )
+    setting = Setting(clock, fidelity, warm=warm, host=mask_or_plan(host_ms, reuse))
+    case = Case(question(pattern, params=own, **shapes), spec, profile, q_tile, kv_tile, setting, baseline)
     others = [(text, changed(case, text)) for text in what_if]
     sparse, dense = sparse_side(case, p), dense_side(case, p)
     stages = tuple(stage_causes(case, p, sparse, dense))
@@ -119,6 +128,8 @@ def explain(
         dense_waterfall=tuple(Stage(stage=s.stage, latency_ms=s.dense_latency_ms) for s in stages),
         stages=stages,
         verdict=verdict(quick, p, stages, sparse),
+        host_bound=host_bound(p),
+        reuse=calls_to_share(p, setting.host),
         measured=None if measured_ms is None else judge(quick, p, measured_ms, sparse),
         what_if=tuple(compared(text, other, case, p) for text, other in others),
     )

@@ -125,6 +125,8 @@ def _tiles(case: Case, p: Prediction, sparse: Side, dense: Side) -> str:
     tiling = sparse.ops[0][0].tiling
     shape = " by ".join("x".join(map(str, side)) for side in (tiling.q, tiling.kv))
     away, reference = sparse.masked_away(), dense.masked_away()
+    if away > 0.01 and p.tiles.visited >= p.tiles.dense:
+        return f"no tile can be skipped: {percent(away)} of the pairs are masked away, and every tile of {shape} has a live one"
     return f"{percent(away)} of the pairs in tiles of {shape} are masked away (dense: {percent(reference)})"
 
 

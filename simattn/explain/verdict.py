@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from math import log
+from math import ceil, log
 
 from ..facts import UserError
 from ..kernels import candidates
 from ..simulator import Prediction
+from ..workloads import Host
 from .case import Case
+from .judge import HOST_MS
 from .stages import Side, StageCause
 from .what_if import changed
 
@@ -23,6 +25,30 @@ LITTLE = 1.1
 
 def verdict(case: Case, p: Prediction, stages: Sequence[StageCause], sparse: Side) -> str:
     """In words: what live FLOPs promise, what is predicted, where most of the loss is, and what would help."""
+    host = f" {_HOST_BOUND}" if host_bound(p) else ""
+    return _verdict(case, p, stages, sparse) + host
+
+
+_HOST_BOUND = (
+    f"The GPU is done in less time than the host needs for a call that is no CUDA graph ({HOST_MS[0]:g} to {HOST_MS[1]:g} ms): "
+    "timed call by call, this measures the host."
+)
+
+
+def host_bound(p: Prediction) -> bool:
+    """Whether the kernels take less time than a framework's call takes the host."""
+    return p.latency_ms - sum(op.latency_ms for op in p.side if op.launches == 0) < HOST_MS[0]
+
+
+def calls_to_share(p: Prediction, host: Host | None) -> int | None:
+    """Calls that have to share a mask or plan for each to beat dense; None where none is built, or sharing is no help."""
+    if host is None:
+        return None
+    spare = p.dense.latency_ms - (p.latency_ms - host.seconds / host.every * 1e3)
+    return ceil(host.seconds * 1e3 / spare) if spare > 0 else None
+
+
+def _verdict(case: Case, p: Prediction, stages: Sequence[StageCause], sparse: Side) -> str:
     promised = stages[0].speedup
     if p.density.pairs > 1 - 1e-3 and p.speedup > 1 / LITTLE:
         return f"Every pair of the dense call is live, so there is nothing to gain: {p.speedup:.2f} x."
@@ -41,7 +67,9 @@ def verdict(case: Case, p: Prediction, stages: Sequence[StageCause], sparse: Sid
 def _advice(case: Case, p: Prediction, worst: StageCause, sparse: Side) -> str:
     """What would help, by simulation: without the worst stage, or the best of some changes and other kernels."""
     if worst.stage == "side":
-        return f"Without that it would be {p.dense.latency_ms / p.waterfall[-2].latency_ms:.2f} x."
+        without = f"Without that it would be {p.dense.latency_ms / p.waterfall[-2].latency_ms:.2f} x."
+        calls = calls_to_share(p, case.setting.host)
+        return without if calls is None else f"{without} It beats dense if {calls} calls share a mask or plan."
     if worst.stage == "launch":
         return f"Without them it would be {p.dense.latency_ms / p.waterfall[-3].latency_ms:.2f} x: larger batches spread them."
     asked, problem = case.asked, case.asked.problem

@@ -175,6 +175,46 @@ def test_circumstances_are_on_the_right_side_of_the_prediction(window):
     assert boxes["token_order"] > explain("gna", "h100").prediction.latency_ms
 
 
+def test_a_mask_or_plan_stands_in_the_last_stage():
+    call = {"pattern": "sliding_window", "hw": "h100", "window": 128, "seq_q": 16384, "q_heads": 32, "kv_heads": 8}
+    without, with_plan, shared = explain(**call), explain(**call, host_ms=20), explain(**call, host_ms=20, reuse=40)
+    assert with_plan.prediction.latency_ms == pytest.approx(without.prediction.latency_ms + 20)
+    assert shared.prediction.latency_ms == pytest.approx(without.prediction.latency_ms + 0.5)
+    assert "mask or plan 20.00 ms" in with_plan.stages[-1].cause
+    assert with_plan.stages[:-1] == without.stages[:-1]
+    assert without.reuse is None
+
+
+def test_enough_calls_share_a_plan():
+    """With as many calls as it says, each is faster than dense; with one fewer none is."""
+    call = {"pattern": "sliding_window", "hw": "h100", "window": 128, "seq_q": 16384, "q_heads": 32, "kv_heads": 8}
+    found = explain(**call, host_ms=20)
+    assert f"if {found.reuse} calls share" in found.verdict
+    assert explain(**call, host_ms=20, reuse=found.reuse).prediction.speedup >= 1
+    assert explain(**call, host_ms=20, reuse=found.reuse - 1).prediction.speedup < 1
+
+
+def test_no_sharing_helps_a_call_that_loses_anyway():
+    found = explain("dense", "a100", seq_q=4096, kernel="flex", host_ms=1)
+    assert found.prediction.speedup < 1
+    assert found.reuse is None
+
+
+def test_a_call_may_be_too_short_for_the_host():
+    short, long = (explain("sliding_window", "h100", window=64, seq_q=n, q_heads=4, kv_heads=4) for n in (512, 65536))
+    assert short.host_bound
+    assert "measures the host" in short.verdict
+    assert not long.host_bound
+    assert "the host" not in long.verdict
+    assert explain("sliding_window", "h100", window=64, seq_q=512, q_heads=4, kv_heads=4, host_ms=5).host_bound
+
+
+def test_scattered_pairs_leave_no_tile_to_skip():
+    found = explain("sparsifiner", "a100", kernel="flex", seq_q=2048, batch=1, q_heads=4)
+    assert "no tile can be skipped: 90 %" in found.stages[1].cause
+    assert "no tile" not in explain(**WINDOW).stages[1].cause
+
+
 def test_a_small_call_may_be_the_hosts_time():
     """Where the GPU has nothing to do, the time of a call is the host's."""
     found = explain("causal", "h100", seq_q=1024, q_heads=4, kv_heads=4, measured_ms=0.12).measured
@@ -318,6 +358,10 @@ BAD = [
     (("--measured-ms", "0"), "above zero"),
     (("--measured-ms", "nan"), "above zero"),
     (("--measured-ms", "soon"), "--measured-ms"),
+    (("--host-ms", "-1"), "host_ms must be"),
+    (("--host-ms", "nan"), "host_ms must be"),
+    (("--host-ms", "2", "--reuse", "0"), "reuse must be at least 1"),
+    (("--reuse", "60"), "give the time of that too"),
     (("--set", "kernel.mask.polcy=all"), "did you mean 'policy'"),
     (("--set", "kernel.mask.policy=some"), "mask.policy"),
     (("--set", "kernel.mask.policy"), "expected name=value"),
