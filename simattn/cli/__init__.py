@@ -13,6 +13,7 @@ import click
 from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
+from .claims import claims
 from .compare import compare
 from .e2e import e2e
 from .explain import explain
@@ -53,7 +54,7 @@ def simattn() -> None:
 
 ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
 LISTS = (patterns, mask, hw, models, kernels)
-TRUST = (validate, calibrate, measure)
+TRUST = (validate, claims, calibrate, measure)
 
 for command in (*ANSWERS, *LISTS, *TRUST):
     simattn.add_command(command)
