@@ -13,6 +13,7 @@ import click
 from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
+from .claims import claims
 from .compare import compare
 from .complaints import complaints
 from .e2e import e2e
@@ -63,7 +64,7 @@ def simattn() -> None:
 
 ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, roofline, report, offload, ring, trace)
 LISTS = (patterns, mask, hw, models, kernels, complaints)
-TRUST = (validate, calibrate, measure)
+TRUST = (validate, claims, calibrate, measure)
 
 for command in (*ANSWERS, *LISTS, *TRUST):
     simattn.add_command(command)
