@@ -2,6 +2,7 @@
 
     predict      time, speedup, bounds and waterfall of a pattern on a GPU
     compare      patterns on GPUs, ranked
+    sweep        every point of a grid, a random sample or a search
     schedule     the tiles that a kernel visits under a pattern
     load_gpu     a GPU by name, alias or TOML file
     UserError    raised, with one line, for a name or value that cannot be used
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .facts import UserError
     from .simulator import Prediction, predict
+    from .sweeps import sweep
     from .workloads import TileSchedule, schedule
 
 __version__ = "0.1.0"
 
-__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "compare", "load_gpu", "predict", "schedule"]
+__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "compare", "load_gpu", "predict", "schedule", "sweep"]
 
 _HOMES = {
     "Prediction": "simulator",
@@ -39,6 +41,7 @@ _HOMES = {
     "load_gpu": "api",
     "predict": "simulator",
     "schedule": "workloads",
+    "sweep": "sweeps",
 }
 
 

@@ -24,6 +24,7 @@ from .models import models
 from .offload import offload
 from .patterns import patterns
 from .predict import predict
+from .sweep import sweep
 from .trace import trace
 from .validate import validate
 
@@ -40,6 +41,7 @@ def simattn() -> None:
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
+    simattn sweep --hw h100,b200 --pattern gna --vary stride=1,4,16 -o gna.parquet   a table of many
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn mask --pattern radial -o radial.png      the blocks as a picture
@@ -51,7 +53,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
+ANSWERS = (predict, explain, compare, sweep, breakeven, e2e, offload, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

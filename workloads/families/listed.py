@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import BadZipFile
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ...facts import UserError
-from ..bsr import from_bsr
+from ..bsr import coarsened, from_bsr
 from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..schedule import Kind, TileSchedule
@@ -34,9 +34,12 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         FlexAttention BlockMask under their own names (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices, BLOCK_SIZE,
         seq_lengths), or the BlockMask itself as `torch.save` writes it (`.pt`; needs torch); or `.npy` with a bool array
         [q blocks, kv blocks] or [heads, q blocks, kv blocks] over the tokens of the call.
+    block : int
+        Cut the mask into blocks of so many tokens, each of which is kept if any part of it is; 0 for those of the file.
     """
 
     file: str
+    block: Annotated[int, Meta(ge=0, le=2**20)] = 0
 
     def mask_class(self) -> str:
         return "blocks"
@@ -111,6 +114,11 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
 
     def _head(self, layout: TokenLayout, head: int) -> TileSchedule:
         """The blocks of one head, in tiles of their own size."""
+        listed = self._listed(layout, head)
+        return coarsened(listed, self.block) if self.block else listed
+
+    def _listed(self, layout: TokenLayout, head: int) -> TileSchedule:
+        """The blocks of one head, as the file has them."""
         content, seq_q, seq_kv = self._content, layout.query_tokens, layout.tokens
         sizes: dict[str, Any] = {"seq_q": seq_q, "seq_kv": seq_kv}
         if "kv_indices" in content:
