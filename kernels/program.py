@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -168,7 +169,11 @@ class LoopProgram:
 
     def unit_cycles(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
-        return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
+        return dict(self._unit_cycles[kind])
+
+    @cached_property
+    def _unit_cycles(self) -> dict[Kind, dict[str, float]]:
+        return {kind: {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS} for kind in KINDS}
 
     def load_bytes(self, kind: Kind) -> int:
         """Bytes that a visit moves between L2 and the SM."""

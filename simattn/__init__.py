@@ -2,6 +2,7 @@
 
     predict      time, speedup, bounds and waterfall of a pattern on a GPU
     compare      patterns on GPUs, ranked
+    sweep        every point of a grid, a random sample or a search
     schedule     the tiles that a kernel visits under a pattern
     validate     predictions against measured runs
     load_gpu     a GPU by name, alias or TOML file
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .facts import UserError
     from .simulator import Prediction, predict
+    from .sweeps import sweep
     from .workloads import TileSchedule, schedule
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ __all__ = [
     "load_gpu",
     "predict",
     "schedule",
+    "sweep",
     "validate",
 ]
 
@@ -52,6 +55,7 @@ _HOMES = {
     "load_gpu": "api",
     "predict": "simulator",
     "schedule": "workloads",
+    "sweep": "sweeps",
     "validate": "api",
 }
 

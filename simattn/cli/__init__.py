@@ -30,6 +30,7 @@ from .predict import predict
 from .report import report
 from .ring import ring
 from .roofline import roofline
+from .sweep import sweep
 from .trace import trace
 from .validate import validate
 
@@ -50,6 +51,7 @@ def simattn() -> None:
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
     simattn roofline --hw h100 -o roofline.html      roofs of a GPU, patterns below them
     simattn report --hw b200 --pattern radial -o radial.html   all of it as one page
+    simattn sweep --hw h100,b200 --pattern gna --vary stride=1,4,16 -o gna.parquet   a table of many
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn complaints                               public threads on slow sparse attention, answered
@@ -62,7 +64,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, optimize, e2e, roofline, report, offload, ring, trace)
+ANSWERS = (predict, explain, compare, breakeven, optimize, sweep, e2e, offload, ring, roofline, report, trace)
 LISTS = (patterns, mask, hw, models, kernels, complaints)
 TRUST = (validate, claims, calibrate, measure)
 

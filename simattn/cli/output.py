@@ -1,24 +1,45 @@
-"""Rows as JSON for programs, or as a table for people."""
+"""Rows as JSON, CSV or HTML for programs and pages, or as a table for people."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Form = Literal["table", "json", "csv", "html"]
 
 
-def print_rows(header: Sequence[str], rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows of the same keys; `header` titles the columns of the table."""
-    if as_json:
+def row_formats(function: F) -> F:
+    """`--json`, `--csv` and `--html` of a command that prints rows; it gets one of them, or `table`, as `form`."""
+    for name, text in (("html", "a page with one table"), ("csv", "comma-separated values"), ("json", "one JSON array")):
+        function = click.option(f"--{name}", "form", flag_value=name, help=f"Print {text}.")(function)
+    return click.option("--table", "form", flag_value="table", default="table", hidden=True)(function)
+
+
+def print_rows(
+    header: Sequence[str], rows: Sequence[dict[str, Any]], *, as_json: bool = False, form: Form = "table", title: str = "simattn"
+) -> None:
+    """Print rows of the same keys; `header` titles the columns of a table or page, JSON and CSV have the keys."""
+    if as_json or form == "json":
         click.echo(json.dumps(rows))
         return
-    from ..report import print_table
+    cells = [{key: ", ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in row.items()} for row in rows]
+    if form == "csv":
+        from ..tables import as_csv
 
-    print_table(header, [[", ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows])
+        click.echo(as_csv(list(rows[0]) if rows else header, cells), nl=False)
+    elif form == "html":
+        from ..tables import as_html
+
+        click.echo(as_html(header, [list(row.values()) for row in cells], title), nl=False)
+    else:
+        from ..report import print_table
+
+        print_table(header, [list(row.values()) for row in cells])
 
 
 def with_progress(total: int, work: Callable[[Callable[[str, int, int], None]], T]) -> T:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import BadZipFile
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ...facts import UserError
-from ..bsr import from_bsr
+from ..bsr import coarsened, from_bsr
 from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
 from ..orders import Order, token_order
@@ -40,10 +40,13 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
     order : str
         Order into which the tokens of the grid are permuted before the call: `rows` (row-major, as the file has them), `blocks`,
         `morton` or `hilbert`. What a partial block leaves out is not known, so all its keys count as seen.
+    block : int
+        Cut the mask into blocks of so many tokens, each of which is kept if any part of it is; 0 for those of the file.
     """
 
     file: str
     order: Order = "rows"
+    block: Annotated[int, Meta(ge=0, le=2**20)] = 0
 
     def mask_class(self) -> str:
         return "blocks"
@@ -133,6 +136,11 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
 
     def _head(self, layout: TokenLayout, head: int) -> TileSchedule:
         """The blocks of one head, in tiles of their own size."""
+        listed = self._listed(layout, head)
+        return coarsened(listed, self.block) if self.block else listed
+
+    def _listed(self, layout: TokenLayout, head: int) -> TileSchedule:
+        """The blocks of one head, as the file has them."""
         content, seq_q, seq_kv = self._content, layout.query_tokens, layout.tokens
         sizes: dict[str, Any] = {"seq_q": seq_q, "seq_kv": seq_kv}
         if "kv_indices" in content:
