@@ -14,6 +14,7 @@ from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
 from .compare import compare
+from .decode import decode
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -39,6 +40,7 @@ def simattn() -> None:
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
+    simattn decode --hw a100 --model llama-2-7b --pattern tidal --context 32768   decode steps, layer by layer
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
@@ -53,7 +55,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, ring, trace)
+ANSWERS = (predict, explain, compare, breakeven, e2e, decode, offload, ring, trace)
 LISTS = (patterns, mask, hw, models, kernels)
 TRUST = (validate, calibrate, measure)
 

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 from simattn.facts import UserError
-from simattn.simulator.offload import Layer, Offload, decode_step, offload
+from simattn.simulator.decode import Layer, decode_step
+from simattn.simulator.offload import Offload, offload
 from simattn.simulator.system import run
 
 LAYER = Layer(10e-6, 5e-6, 20e-6, 40e-6)
 
 
 def seconds(fetch: float, *, prefetch: bool = False) -> float:
-    return run(decode_step(32, LAYER, fetch, 1e-4, prefetch=prefetch)).seconds
+    return run(decode_step([LAYER] * 32, 1e-4, fetch=[fetch] * 32, prefetch=prefetch)).seconds
 
 
 def test_without_misses_a_step_is_the_sum_of_its_kernels() -> None:
@@ -67,7 +68,7 @@ def test_prefetch_never_hurts() -> None:
     [
         ({"hit_rate": 1.5}, r"hit_rate must lie in 0\.\.1, got 1\.5"),
         ({"link_share": 0.0}, "link_share must lie between 0 and 1, got 0"),
-        ({"kv_memory_gib": 0.1}, r"0\.1 GiB do not hold the 4,096 tokens of one sequence"),
+        ({"kv_memory_gib": 0.1}, r"0\.1 GiB do not hold what one sequence keeps on the GPU, 0\.5 GiB"),
     ],
 )
 def test_bad_questions(options: dict[str, Any], says: str) -> None:
