@@ -78,6 +78,8 @@ class Decoder(NamedTuple):
     """What stays the same from step to step."""
 
     spec: GpuSpec
+    named: str
+    """The model as it was asked for: a name, or a `config.json`."""
     model: Model
     pattern: str
     setting: Setting
@@ -86,7 +88,7 @@ class Decoder(NamedTuple):
     def asked(self, context: int, batch: int) -> Question:
         """One decode step of a batch."""
         call = {"batch": batch, "seq_q": 1, "seq_kv": context, "phase": "decode"}
-        return question(self.pattern, model=self.model.name, **{**self.options, **call})
+        return question(self.pattern, model=self.named, **{**self.options, **call})
 
     def roles(self) -> tuple[Role, ...]:
         return roles(self.asked(1, 1).pattern.system.policy, self.model.layers)
@@ -276,7 +278,7 @@ def decode(
             raise UserError(f"{name} must be at least 1, got {value}")
     if not 0 <= host_us < 1e9:
         raise UserError(f"host_us must be at least 0, got {host_us}")
-    decoder = Decoder(spec, models.load(model), pattern, setting, options)
+    decoder = Decoder(spec, model, models.load(model), pattern, setting, options)
     kinds, last = decoder.roles(), context + tokens - 1
     contexts = sorted({round(n) for n in np.linspace(context, last, POINTS)})
     steps = tuple(_step(decoder, kinds, at, batch, host_us * 1e-6) for at in contexts)

@@ -121,7 +121,7 @@ def offload(
         raise UserError(f"hit_rate must lie in 0..1, got {hit_rate}")
     if link_share is not None and not 0 < link_share <= 1:
         raise UserError(f"link_share must lie between 0 and 1, got {link_share}")
-    decoder = Decoder(spec, models.load(model), pattern, setting, options)
+    decoder = Decoder(spec, model, models.load(model), pattern, setting, options)
     memory = kv_memory_gib if kv_memory_gib is not None else decoder.memory_gib()
     budget, kinds, token = decoder.budget(context), decoder.roles(), decoder.token_bytes()
     # Full and selecting layers read everything, and so keep everything on the GPU.
