@@ -74,6 +74,20 @@ def build_plan(
     return (*before, *ops, *after)
 
 
+def selection(system: System, family: Family, problem: AttentionProblem, layout: TokenLayout) -> tuple[SideOp, ...]:
+    """What a selecting layer of a decode step runs beside full attention.
+
+    Examples
+    --------
+    >>> from simattn.workloads import Pattern
+    >>> tidal = Pattern("tidal", published=True)
+    >>> problem = AttentionProblem(q_heads=32, seq_q=1, seq_kv=10240, head_dim=128, phase="decode")
+    >>> [op.name for op in selection(tidal.system, tidal.family, problem, TokenLayout(grid=(10240,), queries=1))]
+    ['scores of all keys', 'top keys']
+    """
+    return tuple(_side(side, _numbers(system, (family,), problem, layout)) for side in system.select)
+
+
 def _numbers(system: System, families: Sequence[Family], problem: AttentionProblem, layout: TokenLayout) -> dict[str, float]:
     """What the formulas of a system may name: parameters that are numbers (shapes: their tokens), and the problem."""
     names: dict[str, float] = {}

@@ -16,6 +16,7 @@ from .calibrate import calibrate
 from .claims import claims
 from .compare import compare
 from .complaints import complaints
+from .decode import decode
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -46,6 +47,7 @@ def simattn() -> None:
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
     simattn optimize --hw b200 --pattern gna --sparsity 0.91   tiles and strides that nothing beats
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
+    simattn decode --hw a100 --model llama-2-7b --pattern tidal --context 32768   decode steps, layer by layer
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
     simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
@@ -64,7 +66,7 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, optimize, sweep, e2e, offload, ring, roofline, report, trace)
+ANSWERS = (predict, explain, compare, breakeven, optimize, sweep, e2e, decode, offload, ring, roofline, report, trace)
 LISTS = (patterns, mask, hw, models, kernels, complaints)
 TRUST = (validate, claims, calibrate, measure)
 

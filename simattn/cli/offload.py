@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--prefetch", is_flag=True, help="A layer's blocks are known one layer ahead.")
 @click.option("--link-share", type=float, metavar="SHARE", help="Of the host link's peak; that of a large copy by default.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write all hit rates as .html or .png.")
+@click.option("--host-us", type=float, default=0.0, metavar="US", help="Of the host before each layer; none in a CUDA graph.")
 @json_option
 def offload(
     pattern: str | None,
@@ -34,6 +35,7 @@ def offload(
     prefetch: bool,
     link_share: float | None,
     output: str | None,
+    host_us: float,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -70,6 +72,7 @@ def offload(
                 kv_memory_gib=kv_gib,
                 prefetch=prefetch,
                 link_share=link_share,
+                host_us=host_us,
                 setting=setting,
                 **given,
             )
@@ -112,6 +115,8 @@ def _print(answer: Offload) -> None:
         console.print(f"\noffloaded {answer.speedup:.2f} x as fast")
     even = "never" if answer.break_even_hit is None else f"from {100 * answer.break_even_hit:.1f} % hits"
     console.print(f"pays {even}; the host link sets the pace below {100 * answer.link_bound_below:.1f} %")
+    if answer.link_bound_batch is not None:
+        console.print(f"at {100 * answer.hit_rate:g} % hits it does from {answer.link_bound_batch} sequences on")
 
 
 _UNUSED = (
