@@ -198,7 +198,12 @@ def e2e(
                 dense_pflops=asked.problem.flops(calls * dense_pairs) / 1e15,
             ),
             *(
-                Part(name=name, dense_ms=calls * s * 1e3, latency_ms=calls * s * 1e3, dense_pflops=work.get(name, 0.0) * calls / 1e15)
+                Part(
+                    name=name,
+                    dense_ms=calls * s * 1e3,
+                    latency_ms=calls * s * 1e3,
+                    dense_pflops=work.get(name, 0.0) * calls / 1e15,
+                )
                 for name, s in rest.items()
             ),
         ),
