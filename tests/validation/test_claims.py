@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner
-from simattn.cli import simattn
 from simattn.validation.claims import claims_page, errors_of, judge, read_claims
 from simattn.validation.claims.claim import Claim
 from simattn.validation.claims.page import published
@@ -18,6 +17,7 @@ from simattn.validation.claims.trial import fitting
 from simattn.validation.claims.verdict import tolerance
 
 from simattn import UserError
+from simattn.cli import simattn
 
 FOLDER = Path(__file__).parents[2] / "validation" / "claims"
 PAGE = (Path(__file__).parents[2] / "docs" / "claims.md").read_text(encoding="utf-8")
@@ -175,7 +175,9 @@ def test_the_page_counts_every_claim_once():
 
 def test_the_page_does_not_simulate_more_than_is_asked():
     asked = sum(ask_of(c) is not None and c.number is not None for c in CLAIMS)
-    refused = sum(int(n) for n in re.findall(r"^\| (\d+) \| (?:no profiled kernel runs|the backward pass of) ", PAGE, re.MULTILINE))
+    refused = sum(
+        int(n) for n in re.findall(r"^\| (\d+) \| (?:no profiled kernel runs|the backward pass of) ", PAGE, re.MULTILINE)
+    )
     assert page_counts()["all"][1] == asked - refused
 
 
@@ -193,7 +195,7 @@ def test_a_page_of_some_claims(sample):
     assert f"| all | {len(SAMPLE)} |" in page
     assert page.count("## ") == 5
     kinds = errors_of(sample.values())
-    assert all(errors == tuple(sorted(errors)) and errors.p90() <= errors[-1] for errors in kinds.values())
+    assert sum(len(errors) for errors in kinds.values()) == sum(v.gives is not None for v in sample.values())
 
 
 # --- The command
