@@ -10,11 +10,12 @@ from click.testing import CliRunner
 from simattn.validation.claims import claims_page, errors_of, judge, read_claims
 from simattn.validation.claims.claim import Claim
 from simattn.validation.claims.page import published
+from simattn.validation.claims.quantity import _QUANTITIES
 from simattn.validation.claims.rule import missing, rule_of, rules
 from simattn.validation.claims.selector import Selector
 from simattn.validation.claims.setting import Ask, ask_of, settings
 from simattn.validation.claims.trial import fitting
-from simattn.validation.claims.verdict import tolerance
+from simattn.validation.claims.verdict import TOLERANCES, tolerance
 
 from simattn import UserError
 from simattn.cli import simattn
@@ -86,6 +87,11 @@ def test_every_setting_and_rule_is_about_a_claim():
     assert {id(s) for s in settings()} == served
     held = {id(rule_of(c)) for c in CLAIMS if ask_of(c) is None or c.number is None}
     assert {id(r) for r in rules()} == held
+
+
+def test_every_kind_is_asked_for_and_has_a_tolerance():
+    kinds = {s.gives for s in settings()}
+    assert kinds == set(_QUANTITIES) == {*TOLERANCES, "attention share"}
 
 
 def test_settings_take_ten_lines_each():

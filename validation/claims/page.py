@@ -94,8 +94,8 @@ def _kinds(verdicts: Sequence[Verdict]) -> str:
         middle, most = (f"{100 * error:.1f}" for error in (median(errors), p90(errors)))
         lines.append(f"| {kind} | {len(errors)} | {held} | {allowed} | {middle} | {most} |")
     words = (
-        "\nAbsolute errors of predicted over published, in percent. Of claims whose source leaves out an option, the error is that "
-        "of the nearest value tried, the least that there can be.\n"
+        "\nAbsolute errors of predicted over published, in percent. Of claims whose source leaves out an option, the error is "
+        "that of the nearest value tried, the least that there can be.\n"
     )
     return "\n".join([*lines, words])
 

@@ -29,7 +29,6 @@ Quantity = Literal[
     "model time",
     "model speedup",
     "generation time",
-    "throughput",
 ]
 """What a claim is about, as `quantity.py` computes it."""
 

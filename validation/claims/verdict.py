@@ -31,14 +31,13 @@ TOLERANCES: dict[Quantity, float] = {
     "model time": 0.2,
     "model speedup": 0.12,
     "generation time": 0.2,
-    "throughput": 0.2,
 }
 """Relative error up to which a claim counts as reproduced, set before any of them was simulated."""
 
 SHARE_POINTS = 3.0
 """The same for a share, in points of a percentage."""
 
-FASTER_IS_MORE = tuple(kind for kind in TOLERANCES if kind.endswith(("speedup", "rate", "read", "throughput")))
+FASTER_IS_MORE = tuple(kind for kind in TOLERANCES if kind.endswith(("speedup", "rate", "read")))
 """Quantities that grow as time falls."""
 
 
