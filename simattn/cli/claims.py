@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def claims(system: str | None, page: str | None, as_json: bool) -> None:
     """Hold the claims of published systems against predictions.
 
-    Every claim gets a verdict: reproduced, off (by how much, and why), under-specified (what is missing, and which values of it would
-    reconcile it) or not modelled.
+    Every claim gets a verdict: reproduced, off (by how much, and why), under-specified (what is missing, and which values of it
+    would reconcile it) or not modelled.
 
     \b
     simattn claims --system radial
@@ -84,4 +84,6 @@ def _print(verdicts: Sequence[Verdict]) -> None:
     )
     counts = Counter(v.word for v in verdicts)
     simulated = sum(v.gives is not None for v in verdicts)
-    click.echo("\n" + ", ".join(f"{n} {word}" for word, n in counts.most_common()) + f"; {simulated} of {len(verdicts)} simulated")
+    click.echo(
+        "\n" + ", ".join(f"{n} {word}" for word, n in counts.most_common()) + f"; {simulated} of {len(verdicts)} simulated"
+    )

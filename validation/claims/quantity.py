@@ -9,7 +9,6 @@ from typing import Any
 
 from ...simulator import predict, question
 from ...simulator.e2e import EndToEnd, e2e
-from ...simulator.offload import offload
 from ...simulator.prediction import Prediction
 from ...workloads import Attention, Tiling
 from .setting import Quantity, Setting
@@ -136,15 +135,6 @@ PIECES = 6
 """Pieces into which a growing context is cut."""
 
 
-def _throughput(pattern: str, gpu: str, call: Options, other: Options) -> float:
-    """Tokens a second, keys and values on the GPU (`resident`) or in host memory."""
-    given = {name: value for name, value in call.items() if name not in ("seq_q", "seq_kv", *MODEL_FREE)}
-    resident = given.pop("resident", False)
-    answer = offload(given.pop("model"), pattern, gpu, **given)
-    run = answer.resident if resident else answer.offloaded
-    return run.tokens_per_s if run else 0.0
-
-
 _QUANTITIES: dict[Quantity, Callable[[str, str, Options, Options], float]] = {
     "kernel time": _kernel_time,
     "kernel speedup": _speedup,
@@ -159,5 +149,4 @@ _QUANTITIES: dict[Quantity, Callable[[str, str, Options, Options], float]] = {
     "model time": _model_time,
     "model speedup": _model_speedup,
     "generation time": _generation,
-    "throughput": _throughput,
 }

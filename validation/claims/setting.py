@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ...facts import UserError
 from ...workloads.expressions import value as evaluate
@@ -29,7 +29,6 @@ Quantity = Literal[
     "model time",
     "model speedup",
     "generation time",
-    "throughput",
 ]
 """What a claim is about, as `quantity.py` computes it."""
 
@@ -80,9 +79,9 @@ class Setting(Selector, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     gives: Quantity
     pattern: str
-    call: dict[str, Any] = {}
-    other: dict[str, Any] = {}
-    missing: dict[str, list[Any]] = {}
+    call: dict[str, Any] = field(default_factory=dict)
+    other: dict[str, Any] = field(default_factory=dict)
+    missing: dict[str, list[Any]] = field(default_factory=dict)
     gpu: str = ""
     assumes: str = ""
     too_slow: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from math import exp, log
 from typing import Any
 
@@ -26,7 +27,7 @@ def fitting(ratios: dict[Any, float], allowed: float) -> str:
     forth, back = (log, exp) if min(ratios) > 0 else (float, float)
     points = sorted((forth(value), log(ratio)) for value, ratio in ratios.items())
     inside = [x for x, y in points if low <= y <= high]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         for bound in (low, high):
             if min(y0, y1) < bound < max(y0, y1):
                 inside.append(x0 + (bound - y0) / (y1 - y0) * (x1 - x0))

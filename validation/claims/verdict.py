@@ -31,14 +31,13 @@ TOLERANCES: dict[Quantity, float] = {
     "model time": 0.2,
     "model speedup": 0.12,
     "generation time": 0.2,
-    "throughput": 0.2,
 }
 """Relative error up to which a claim counts as reproduced, set before any of them was simulated."""
 
 SHARE_POINTS = 3.0
 """The same for a share, in points of a percentage."""
 
-FASTER_IS_MORE = ("kernel speedup", "kernel rate", "side speedup", "keys read", "attention speedup", "model speedup", "throughput")
+FASTER_IS_MORE = tuple(kind for kind in TOLERANCES if kind.endswith(("speedup", "rate", "read")))
 """Quantities that grow as time falls."""
 
 
@@ -71,9 +70,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     def plain(self) -> dict[str, Any]:
         """The verdict as `simattn claims --json` prints it."""
         c = self.claim
-        fields = {"id": c.id, "system": c.system, "claim": c.claim, "gpu": c.gpu, "published": c.value, "unit": c.unit, "source": c.source}
+        fields = {name: getattr(c, name) for name in ("id", "system", "claim", "gpu", "unit", "source", "source_kind")}
         own = {name: getattr(self, name) for name in ("gives", "predicted", "error", "why", "assumes")}
-        return {**fields, "verdict": self.word, **own}
+        return {**fields, "published": c.value, "verdict": self.word, **own}
 
 
 def tolerance(gives: Quantity, published: float) -> float:
