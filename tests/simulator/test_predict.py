@@ -35,9 +35,10 @@ def test_traffic_is_what_l2_and_dram_are_busy_with():
     assert p.traffic.l2_bytes == 2 * one + 2 * one * (4096 / 256)  # every tile of 256 queries reads all keys and values
     seconds = p.traffic.l2_bytes / (spec.mem.l2.bytes_per_clk * spec.eff.l2 * spec.clock_hz("boost"))
     assert p.utilization["l2"] * p.latency_ms == pytest.approx(seconds * 1e3)
-    # A launch for each head moves what one launch for all moves, as long as L2 holds the keys of all.
-    split = predict("sta", "h100", grid=(16, 16, 32), text=0, fidelity="bound").traffic
-    assert split.l2_bytes > split.dram_bytes > 0
+    # A kernel that is launched for each head moves the bytes of all launches.
+    half, whole = (predict("sta", "h100", batch=batch, text=0, fidelity="bound") for batch in (1, 2))
+    assert whole.attention[0].launches == 2 * half.attention[0].launches == 48
+    assert whole.traffic.l2_bytes == pytest.approx(2 * half.traffic.l2_bytes)
 
 
 def test_answer_has_every_field_of_the_contract():
