@@ -91,7 +91,7 @@ def in_notebooks() -> None:
 
     class Both(MimetypeRenderer):  # type: ignore[misc]
         def to_mimebundle(self, figure: Any) -> dict[str, Any]:
-            still = base64.b64encode(draw(plotly().Figure(figure))).decode()
+            still = base64.b64encode(draw(plotly().Figure(figure), scale=1.5)).decode()
             plain = json.loads(pio.to_json(figure, validate=False))
             return {"application/vnd.plotly.v1+json": plain, "image/png": still}
 

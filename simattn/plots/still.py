@@ -15,7 +15,7 @@ from ..facts import UserError
 from .look import COLOURS, GRID, INK, WIDTH
 
 DOTS = 100
-"""Pixels an inch, before they are doubled for fine screens."""
+"""Pixels an inch, before they are scaled for fine screens."""
 
 MARKERS = {"circle": "o", "diamond": "D", "square": "s", "triangle-up": "^", "cross": "P", "x": "X"}
 DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
@@ -24,8 +24,8 @@ HEIGHTS = {"top": ("bottom", 4), "middle": ("center", 0), "bottom": ("top", -4)}
 """Where words stand beside a point, and how far away."""
 
 
-def draw(figure: Any) -> bytes:
-    """The figure as a PNG with a transparent ground.
+def draw(figure: Any, scale: float = 2.0) -> bytes:
+    """The figure as a PNG with a transparent ground, `scale` pixels for each of its own.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def draw(figure: Any) -> bytes:
         raise UserError(f"still pictures need {error.name}: pip install 'simattn[viz]'") from None
     layout = figure.layout
     size = ((layout.width or WIDTH) / DOTS, layout.height / DOTS)
-    canvas = Figure(figsize=size, dpi=2 * DOTS, layout="constrained")
+    canvas = Figure(figsize=size, dpi=scale * DOTS, layout="constrained")
     axes = canvas.add_subplot()
     axes.set_facecolor("none")
     bars = [trace for trace in figure.data if trace.type == "bar"]
@@ -56,7 +56,7 @@ def draw(figure: Any) -> bytes:
     handles = handles[::-1] if layout.legend.traceorder == "reversed" else handles
     if handles and layout.showlegend is not False:
         below = (layout.legend.orientation or "v") == "h"
-        place = {"loc": "outside lower center", "ncols": 4} if below else {"loc": "outside right upper"}
+        place = {"loc": "outside lower center", "ncols": 3} if below else {"loc": "outside right upper"}
         canvas.legend(handles=handles, frameon=False, labelcolor=INK, fontsize=9, **place)
     canvas.suptitle(plain(layout.title.text), x=0.01, ha="left", color=INK, fontsize=11)
     target = BytesIO()
@@ -204,6 +204,7 @@ def _dress(axes: Any, layout: Any) -> None:
     ):
         if side.type == "log":
             scale("log")
+        if side.tickformat == ",":
             own.set_major_formatter(lambda value, place: f"{value:,g}")
         if side.range is not None:
             limits(*(10.0**end for end in side.range) if side.type == "log" else side.range)

@@ -109,7 +109,7 @@ def _over_time(title: str, rows: Sequence[Row], y: Sequence[float], unit: str) -
                     y=[value for _, value in own],
                     mode="markers",
                     name=f"{gpu}, {'dense' if dense else 'sparse'}",
-                    marker={"color": COLOURS[number % len(COLOURS)], "symbol": symbol, "size": 5, "opacity": 0.5},
+                    marker={"color": COLOURS[number % len(COLOURS)], "symbol": symbol, "size": 5, "opacity": 0.7},
                     text=[row.id for row, _ in own],
                     hovertemplate=f"%{{text}}<br>measured %{{x:.4g}} ms<br>%{{y:.4g}} {unit}<extra></extra>",
                 )
