@@ -15,16 +15,23 @@ Form = Literal["table", "json", "csv", "html"]
 
 def row_formats(function: F) -> F:
     """`--json`, `--csv` and `--html` of a command that prints rows; it gets one of them, or `table`, as `form`."""
+
+    def chosen(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        before = ctx.params.setdefault("form", "table")
+        if value:
+            if before != "table":
+                raise click.UsageError(f"give either --{before} or --{param.name}")
+            ctx.params["form"] = param.name
+
     for name, text in (("html", "a page with one table"), ("csv", "comma-separated values"), ("json", "one JSON array")):
-        function = click.option(f"--{name}", "form", flag_value=name, help=f"Print {text}.")(function)
-    return click.option("--table", "form", flag_value="table", default="table", hidden=True)(function)
+        option = click.option(f"--{name}", is_flag=True, expose_value=False, callback=chosen, help=f"Print {text}.")
+        function = option(function)
+    return function
 
 
-def print_rows(
-    header: Sequence[str], rows: Sequence[dict[str, Any]], *, as_json: bool = False, form: Form = "table", title: str = "simattn"
-) -> None:
+def print_rows(header: Sequence[str], rows: Sequence[dict[str, Any]], *, form: Form = "table", title: str = "simattn") -> None:
     """Print rows of the same keys; `header` titles the columns of a table or page, JSON and CSV have the keys."""
-    if as_json or form == "json":
+    if form == "json":
         click.echo(json.dumps(rows))
         return
     cells = [{key: ", ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in row.items()} for row in rows]

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from .options import parse_value, problem_setting, problem_sizes, set_option, tile_options
-from .output import print_rows, row_formats
+from .output import Form, print_rows, row_formats
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def sweep(
     output: str | None,
     jobs: int | None,
     scheduler: str | None,
-    form: str,
+    form: Form,
     **options: Any,
 ) -> None:
     """Predict every point of a grid, of a random sample, or of a search.
@@ -85,6 +85,7 @@ def sweep(
     simattn sweep --hw b200 --pattern radial --vary decay=0.5..2 --optimize speedup --trials 100 -o radial.parquet
     simattn sweep my_sweep.toml --scheduler tcp://10.0.0.1:8786 -o out.parquet
     """
+    from ..facts import UserError
     from ..sweeps import sweep as run
 
     given = _given(options)
@@ -110,6 +111,8 @@ def sweep(
     if output is not None:
         failed = f", {answer.failed:,} of them without an answer" if answer.failed else ""
         click.echo(f"simattn: {len(answer.rows):,} rows in {output}{failed}", err=True)
+    if answer.rows and answer.failed == len(answer.rows):
+        raise UserError(f"no point has an answer: {answer.rows[0]['error']}")
     _print(answer, form)
 
 
@@ -171,7 +174,7 @@ def _bar() -> Iterator[Any]:
         yield progress
 
 
-def _print(answer: Sweep, form: str) -> None:
+def _print(answer: Sweep, form: Form) -> None:
     if form != "table":
         print_rows([column.name for column in answer.columns], answer.rows, form=form)
         return

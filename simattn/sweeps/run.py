@@ -192,8 +192,8 @@ def _identity(spec: SweepSpec, hashes: dict[str, str], version: str) -> Identity
 
 def _files(spec: SweepSpec) -> list[str]:
     """Files that a spec names."""
-    given = [*spec.options.items(), *((name, v) for name, axis in spec.vary.items() if isinstance(axis, tuple) for v in axis)]
-    named = [str(value).rpartition(":")[0] if name == "function" else str(value) for name, value in given if name in FILES]
+    given = [(name, str(value)) for name, value in spec.values() if name in FILES]
+    named = [value.rpartition(":")[0] if name == "function" else value for name, value in given]
     return sorted({*named, *(name for name in (*spec.patterns, *spec.kernels) if name.endswith(".toml"))})
 
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from ..facts import UserError, unknown_name
+from ..facts import UserError, convert, unknown_name
 from ..workloads import systems
 from ..workloads.families import family_type
 from ..workloads.related import refuse_related
-from .spec import PROBLEM, SETTING, Range, SweepSpec, Value
+from .spec import PROBLEM, SETTING, Options, Range, SweepSpec, Value
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -66,6 +66,10 @@ class Space:
 
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
+        for name, value in spec.values():
+            # Where it is causal along which axis, a parameter of the same name says.
+            if name in (*PROBLEM, *SETTING) and not (name == "causal" and isinstance(value, tuple)):
+                convert({name: value}, Options, "sweep", "option")
         own = {name: _parameters(name) for name in spec.patterns}
         self.own_options: dict[str, dict[str, Value]] = {
             pattern: {n: v for n, v in spec.options.items() if _shared(n) or n in known} for pattern, known in own.items()
@@ -98,6 +102,8 @@ class Space:
         return prod(axis.size for axis in self.outer) * self.ends[-1]
 
     def __getitem__(self, number: int) -> Point:
+        if number >= len(self):
+            raise IndexError(number)
         return self.at(number, number)
 
     def at(self, place: int, number: int) -> Point:
@@ -142,6 +148,8 @@ class Sample:
         return self.size
 
     def __getitem__(self, number: int) -> Point:
+        if number >= self.size:
+            raise IndexError(number)
         if self.places:
             return self.space.at(self.places[number], number)
         draw = random.Random(f"{self.seed} {number}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,7 +29,11 @@ PROBLEM = tuple(name for name in inspect.signature(question).parameters if name 
 SETTING = ("q_tile", "kv_tile", "baseline", "fidelity", "clock", "warm", "seed")
 """Further options of `predict` that can vary."""
 
-assert inspect.signature(predict).parameters.keys() >= set(SETTING)
+_HINTS = get_type_hints(question) | get_type_hints(predict)
+Options = msgspec.defstruct(
+    "Options", [(name, _HINTS[name], None) for name in (*PROBLEM, *SETTING)], frozen=True, forbid_unknown_fields=True
+)
+"""The types of these options."""
 
 
 class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +80,8 @@ class Range(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         except ValueError as error:
             if isinstance(error, UserError):
                 raise
+            if low[:1].isdigit():
+                raise UserError(f"a range is LOW..HIGH, LOW..HIGH:STEP or LOW..HIGH:log, got {text}") from None
             return None
 
     @property
@@ -163,6 +169,12 @@ class SweepSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     raise UserError(
                         f"a grid needs steps: {name}={values.low}..{values.high}:STEP, or a random sample, or a search"
                     )
+
+    def values(self) -> Iterator[tuple[str, Value]]:
+        """Every name with every value, or end of a range, that is given for it."""
+        yield from self.options.items()
+        for name, values in self.vary.items():
+            yield from ((name, value) for value in (values if isinstance(values, tuple) else (values.low, values.high)))
 
     @staticmethod
     def read(document: Mapping[str, Any], what: str = "sweep") -> SweepSpec:

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from os import cpu_count
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import msgspec
 
@@ -115,8 +116,9 @@ def _cluster(scheduler: str) -> Iterator[Any]:
 def _on_cluster(client: Any, task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Row]]]:
     from distributed import as_completed
 
-    futures = [client.submit(task, chunk, pure=False) for chunk in chunks]
-    for future in as_completed(futures):
+    run = uuid4().hex[:12]
+    futures = [client.submit(task, chunk, key=f"simattn-sweep-{run}-{chunk[0]}") for chunk in chunks]
+    for future in as_completed(futures, loop=client.loop):
         yield future.result()
         future.release()
 
