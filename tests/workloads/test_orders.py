@@ -83,7 +83,8 @@ def test_a_schedule_in_another_order(order):
     found = reordered(s, order_of, 32, 40)
     visited, _ = tiles_of(computed[np.ix_(order_of, order_of)], 32, 40)
     assert (found.to_mask()[0] == visited).all()
-    assert (found.full_mask()[0] == tiles_of(full[np.ix_(order_of, order_of)], 32, 40)[1]).all()
+    # Runs of keys need not begin on tiles, so that more is known of them than of whole tiles.
+    assert (found.full_mask()[0] >= tiles_of(full[np.ix_(order_of, order_of)], 32, 40)[1]).all()
     assert found.pairs == s.pairs
 
 
