@@ -133,8 +133,9 @@ class Mask(_Table, frozen=True):
 class Launch(_Table, frozen=True):
     """How CTAs get to SMs."""
 
-    order: Literal["ascending", "longest_first"]
-    """Within a head: by query position, or (causal) from the last, longest tile."""
+    order: Literal["ascending", "longest_first", "by_visits"]
+    """Within a head: by query position, or (causal) from the last, longest tile. `by_visits`: over all heads, the most visits
+    first, as a kernel would whose CTAs come from a sorted list."""
     persistent: bool = False
     """A CTA goes on to the next tile by itself: loads run ahead into it, and its output is left to be stored."""
     section_mib: Annotated[float, Meta(ge=0, le=1024)] = 0
@@ -219,6 +220,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tiles: tuple[Tile, ...]
     program: str
     """Loop program: which roles it has, and what they do for a tile."""
+    wide_program: str = ""
+    """That of tiles with fewer keys than the output has columns, where it is another one."""
     timing: Timing
     softmax: Softmax = Softmax()
     mask: Mask
@@ -314,6 +317,16 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         wanted += [] if dtype in self.dtypes else [f"{phase}_{dtype}", *([dtype] if phase in FORWARD else [])]
         found = next((self.variants[name] for name in wanted if name in self.variants), None)
         return self if found is None else kernels.load(found).variant(phase, mask_class, dtype)
+
+    def program_of(self, tile: Tile, head_dim_v: int) -> str:
+        """Loop program of a tile.
+
+        >>> ampere = kernels.load("natten_ampere")
+        >>> [ampere.program_of(tile, 128) for tile in ampere.tiles if len(tile.q) == 1]
+        ['mma_sync_sums', 'mma_sync_cold', 'mma_sync_cold']
+        """
+        wide = self.wide_program if prod(tile.kv) < head_dim_v else ""
+        return tile.program or wide or self.program
 
     def tiling(self, tile: Tile, gqa_group: int, queries: int) -> Tiling:
         """The tiling of a tile, with the heads of a GQA group packed if the kernel does so."""

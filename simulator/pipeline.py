@@ -167,7 +167,7 @@ def _sm_pipeline(
         segment=segment,
         score_rate=flops_per_clk(spec, profile.scores) * spec.eff.tensor if profile.scores else 0.0,
         stored=stored,
-        template=programs.load(tile.program or profile.program),
+        template=programs.load(profile.program_of(tile, problem.head_dim_v)),
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)
     # CTAs of a backward pass own keys: of each row they read K and V, and write both gradients.

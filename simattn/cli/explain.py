@@ -49,8 +49,11 @@ def explain(
     What --what-if takes:
       mask=none|partial|all              tiles that run an element mask (none: as if it cost nothing)
       q-tile=N[xN[xN]], kv-tile=...      the kernel's tile
+      q-stages=N                         q tiles of 128 rows that a CTA works at side by side (FlashAttention-4 has two)
       buffers=N                          copies of K and of V in shared memory
-      order=ascending|longest_first      launch order of CTAs
+      program=NAME                       loop program (simattn kernels loop KERNEL --hw GPU): tcgen05_single ...
+      order=ascending|longest_first|by_visits   launch order of CTAs: by query; causal, from the last one; most visits first
+      persistent=yes|no                  a CTA goes on to the next tile by itself, or every tile is a CTA
       exp=2x, bandwidth=2x, l2=2x        exponentials a clock; bandwidth of DRAM and of L2
       sms=N or 2x, clock=burst           SMs; clock (burst, boost or sustained)
     """

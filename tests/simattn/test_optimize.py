@@ -68,6 +68,42 @@ def test_perfect_setting_of_hunyuan_is_found_among_all_tiles():
     assert found.combinations == 7 * 18 * 24 * 24
 
 
+def test_default_tiles_of_a100_lose_more_than_half():
+    # NATTEN docs/profiler.md: 557 ms by default, 222 ms tuned (2.5 x), with 2x8x4 / 2x8x8 the tuned tiles.
+    found = optimize("gna", "a100", **HUNYUAN, vary={"tile": None})
+    assert (found.usual.q_tile, found.usual.kv_tile) == ((4, 4, 4), (4, 4, 4))
+    assert found.usual.latency_ms > 2 * found.best.latency_ms
+    assert not found.usual.perfect
+    tuned = next(c for c in found.configurations if (c.q_tile, c.kv_tile) == ((2, 8, 4), (2, 8, 8)))
+    assert tuned.perfect
+    assert tuned.latency_ms == pytest.approx(found.best.latency_ms, rel=0.01)
+    assert found.combinations == 76
+
+
+def test_better_token_orders_gain_what_attention_gym_measured():
+    # attention-gym, pull request 87, on an RTX A6000: 22.7 row-major, 14.02 in blocks, 14.33 along a Morton curve.
+    # An RTX 3090 is the same chip with two SMs less, and half the tensor rate: ratios are compared, without the permutation.
+    found = optimize(
+        "gna", "rtx_3090", grid=(128, 128), text=0, batch=16, q_heads=16, head_dim=64, params={"window": 13}, vary={"order": None}
+    )
+    ms = {c.params["order"]: c for c in found.configurations}
+    assert set(ms) == {"rows", "blocks", "morton", "hilbert"}
+    assert ms["rows"].attention_ms / ms["blocks"].attention_ms == pytest.approx(22.7 / 14.02, rel=0.1)
+    assert ms["rows"].attention_ms / ms["morton"].attention_ms == pytest.approx(22.7 / 14.33, rel=0.1)
+    assert ms["rows"].side_ms == 0 < ms["morton"].side_ms
+
+
+def test_orders_of_a_mask_of_ones_own(tmp_path):
+    grid, token = (64, 64), np.arange(4096)
+    near = np.abs(token[:, None] // 64 - token // 64) + np.abs(token[:, None] % 64 - token % 64) <= 5
+    np.save(tmp_path / "mask.npy", near)
+    file = {"file": str(tmp_path / "mask.npy")}
+    found = optimize("mask_file", "h100", params=file, grid=grid, q_heads=8, q_tile=64, kv_tile=64, vary={"order": None})
+    visited = {c.params["order"]: c.visited for c in found.configurations}
+    assert visited["hilbert"] <= visited["morton"] < visited["rows"]
+    assert len({round(c.sparsity, 9) for c in found.configurations}) == 1
+
+
 # -- the search --------------------------------------------------------------------------------------------------------
 
 
