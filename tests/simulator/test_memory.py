@@ -99,9 +99,16 @@ def test_the_cache_write_is_a_staircase_of_ctas_on_an_sm():
     # as much at 8 K/V heads as at 4, but for the bytes.
     def microseconds(kv_heads):
         problem = AttentionProblem(q_heads=64, kv_heads=kv_heads, seq_q=16384, head_dim=128)
-        return memory_op_seconds(H100, kv_cache_write(problem), None) * 1e6
+        return memory_op_seconds(H100, kv_cache_write(problem), None, missing=0.0) * 1e6
 
     one, two, four, eight = (microseconds(n) for n in (1, 2, 4, 8))
     assert one < two < four < eight
     assert eight / four < 1.5 < four / one
     assert four == pytest.approx(16384 * H100.launch.token_cta_us / (132 * 4), rel=0.1)
+
+
+def test_ctas_that_wait_for_dram_wait_longer_than_those_that_wait_for_l2():
+    # Half of a CTA of 512 threads is a chain of accesses: 374 ns each from DRAM, 336 cycles at 1,980 MHz from L2.
+    write = kv_cache_write(AttentionProblem(q_heads=64, kv_heads=1, seq_q=16384, head_dim=512))
+    cold, held = (memory_op_seconds(H100, write, None, missing=share) for share in (1.0, 0.0))
+    assert cold / held == pytest.approx(0.5 * (374e-9 * 1980e6 / 336) + 0.5, rel=0.02)
