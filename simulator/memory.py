@@ -89,14 +89,15 @@ def traffic(
 def missing_share(spec: GpuSpec, footprint: float) -> float:
     """Share of the bytes of a loop that its next round does not find in L2.
 
-    What fits into half of L2 (data may be kept once in each half) is all there, of what is as large as L2 nothing is.
+    L2 of two partitions may keep data once in each, so it holds half of its size. What it holds is all there; of twice as much
+    nothing is, since the oldest is always thrown out just before it is needed.
 
     >>> from simattn.hwspecs import gpus
     >>> h100 = gpus.load("h100")
     >>> [missing_share(h100, mib * 2**20) for mib in (20, 37.5, 60)]
     [0.0, 0.5, 1.0]
     """
-    return min(max(2 * footprint / (spec.mem.l2.mib * 2**20) - 1, 0.0), 1.0)
+    return min(max(footprint * spec.mem.l2.partitions / (spec.mem.l2.mib * 2**20) - 1, 0.0), 1.0)
 
 
 def _keys_of(schedule: TileSchedule, group: Group) -> int:

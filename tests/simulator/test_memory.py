@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from simattn.hwspecs import gpus
 from simattn.simulator import memory
-from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds
+from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds, missing_share
 from simattn.workloads import AttentionProblem, Kind, Memory, from_bsr, kv_cache_write, schedule
 
 H100 = gpus.load("h100")
@@ -112,3 +112,13 @@ def test_ctas_that_wait_for_dram_wait_longer_than_those_that_wait_for_l2():
     write = kv_cache_write(AttentionProblem(q_heads=64, kv_heads=1, seq_q=16384, head_dim=512))
     cold, held = (memory_op_seconds(H100, write, None, missing=share) for share in (1.0, 0.0))
     assert cold / held == pytest.approx(0.5 * (374e-9 * 1980e6 / 336) + 0.5, rel=0.02)
+
+
+def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
+    halves = with_l2(40)
+    whole = msgspec.structs.replace(
+        halves, mem=msgspec.structs.replace(halves.mem, l2=msgspec.structs.replace(halves.mem.l2, partitions=1))
+    )
+    sizes = [mib * 2**20 for mib in (20, 30, 40, 60, 80)]
+    assert [missing_share(halves, size) for size in sizes] == [0, 0.5, 1, 1, 1]
+    assert [missing_share(whole, size) for size in sizes] == [0, 0, 0, 0.5, 1]
