@@ -149,7 +149,7 @@ class Launch(_Table, frozen=True):
 
     kernel_us: Annotated[float, quantity("us", "one kernel after another on a stream")]
     token_cta_us: Annotated[
-        float, quantity("us", "a CTA of 512 threads that looks up where a token goes and copies it there", le=1e3)
+        float, quantity("us", "a CTA of 512 threads that looks up where a token goes and copies it there, all in L2", le=1e3)
     ]
     graph_node_us: Annotated[float, quantity("us", "one kernel after another in a CUDA graph")] | None = None
     grid_sync_us: Annotated[float, quantity("us", "synchronisation of a whole grid")] | None = None

@@ -89,14 +89,15 @@ def traffic(
 def missing_share(spec: GpuSpec, footprint: float) -> float:
     """Share of the bytes of a loop that its next round does not find in L2.
 
-    What fits into half of L2 (data may be kept once in each half) is all there, of what is as large as L2 nothing is.
+    L2 of two partitions may keep data once in each, so it holds half of its size. What it holds is all there; of twice as much
+    nothing is, since the oldest is always thrown out just before it is needed.
 
     >>> from simattn.hwspecs import gpus
     >>> h100 = gpus.load("h100")
     >>> [missing_share(h100, mib * 2**20) for mib in (20, 37.5, 60)]
     [0.0, 0.5, 1.0]
     """
-    return min(max(2 * footprint / (spec.mem.l2.mib * 2**20) - 1, 0.0), 1.0)
+    return min(max(footprint * spec.mem.l2.partitions / (spec.mem.l2.mib * 2**20) - 1, 0.0), 1.0)
 
 
 def _keys_of(schedule: TileSchedule, group: Group) -> int:
@@ -145,7 +146,7 @@ def memory_op_seconds(
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    return _either(moving, _waiting_seconds(spec, op)) + op.launches * launch * 1e-6
+    return _either(moving, _waiting_seconds(spec, op, missing)) + op.launches * launch * 1e-6
 
 
 def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:
@@ -156,16 +157,26 @@ def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool)
     return memory_op_seconds(spec, write, None, missing)
 
 
-def _waiting_seconds(spec: GpuSpec, op: Memory) -> float:
+def _waiting_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
     """Time of CTAs that each wait for a chain of accesses to memory.
 
-    Half of it passes however few threads a CTA has; the rest grows with them, to the whole at 512.
+    Half of it is the chain, however few threads a CTA has, and longer where DRAM has to answer and not L2; the rest is work that
+    grows with the threads, to the whole at 512.
     """
     if not op.ctas:
         return 0.0
     resident = min(spec.sm.max_threads // max(op.threads, 32), spec.sm.max_ctas)
-    one = spec.launch.token_cta_us * 1e-6 * (0.5 + 0.5 * op.threads / 512)
+    chain = 1 + missing * (_dram_over_l2(spec) - 1)
+    one = spec.launch.token_cta_us * 1e-6 * (0.5 * chain + 0.5 * op.threads / 512)
     return op.ctas * one / (spec.chip.sm_count * resident)
+
+
+def _dram_over_l2(spec: GpuSpec) -> float:
+    """Latency of an access that L2 misses over that of one that it holds, at the highest clock."""
+    l2 = spec.mem.l2
+    near = l2.latency_near or 250.0
+    cycles = (near + (l2.latency_far or near)) / 2
+    return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / cycles, 1.0)
 
 
 def _either(a: float, b: float) -> float:

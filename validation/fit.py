@@ -28,6 +28,12 @@ Floats = NDArray[np.float64]
 UNIDENTIFIED = 0.15
 """Standard error of a constant, over the width of its bounds, from which on it is named as not identified."""
 
+PRIOR = 0.5
+"""How far a constant is expected from its shipped value, over the width of its bounds."""
+
+NOISE = 0.03
+"""Standard deviation of a measured call that the prior is weighed against."""
+
 MOST_STEPS = 12
 """Jacobians at most; fits settle in six to ten."""
 
@@ -151,7 +157,7 @@ class Fitted(NamedTuple):
 
 
 def fit(model: Model, on_step: Callable[[str], None] = lambda what: None) -> Fitted:
-    """The constants at which the calls are predicted best.
+    """The constants at which the calls are predicted best; those that the calls say little of stay near their shipped values.
 
     Raises
     ------
@@ -163,16 +169,20 @@ def fit(model: Model, on_step: Callable[[str], None] = lambda what: None) -> Fit
     except ImportError:
         raise UserError("calibration needs scipy: pip install 'simattn[validation]'") from None
 
+    shipped = model.start()
+    # As many calls as constants pin them down exactly, and nothing else is to be said.
+    weight = NOISE / PRIOR if len(model.cases) > len(model.free) else 0.0
+
     def residuals(unit: Floats) -> Floats:
         found = model.log_ratios(unit)
         on_step(f"fitting: mean error {100 * np.abs(np.expm1(found)).mean():.1f} %")
-        return found
+        return np.concatenate([found, weight * (unit - shipped)])
 
     # Robust, since the tables have outliers; steps wide enough to see past the jumps that waves make. The noise of the tables
     # is some per cent, so a gain of a thousandth is none.
     found = least_squares(
         residuals,
-        model.start(),
+        shipped,
         bounds=(0, 1),
         loss="soft_l1",
         f_scale=0.05,
@@ -181,13 +191,16 @@ def fit(model: Model, on_step: Callable[[str], None] = lambda what: None) -> Fit
         ftol=1e-3,
         max_nfev=MOST_STEPS,
     )
+    calls = found.fun[: len(model.cases)]
     if len(model.cases) <= len(model.free):
-        return Fitted(found.x, (), found.fun)
-    spread = np.median(np.abs(found.fun)) / 0.6745
-    covariance = np.linalg.pinv(found.jac.T @ found.jac) * spread**2
+        return Fitted(found.x, (), calls)
+    # Calls that fit better than any table can are not to make a constant look certain that the prior has moved.
+    spread = max(np.median(np.abs(calls)) / 0.6745, NOISE)
+    own = found.jac[: len(model.cases)]
+    covariance = np.linalg.pinv(own.T @ own) * spread**2
     variance = np.maximum(np.diag(covariance), 0.0)
     # What has no effect at all has no variance in the pseudo-inverse either.
-    loose = (np.sqrt(variance) > UNIDENTIFIED) | (np.abs(found.jac).max(axis=0) < 1e-9)
+    loose = (np.sqrt(variance) > UNIDENTIFIED) | (np.abs(own).max(axis=0) < 1e-9)
     at_bound = (found.x < 1e-3) | (found.x > 1 - 1e-3)
     named = zip(model.free, loose | at_bound, strict=True)
-    return Fitted(found.x, tuple(p.path for p, is_loose in named if is_loose), found.fun)
+    return Fitted(found.x, tuple(p.path for p, is_loose in named if is_loose), calls)

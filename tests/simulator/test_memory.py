@@ -2,7 +2,7 @@ import msgspec
 import pytest
 from simattn.hwspecs import gpus
 from simattn.simulator import memory
-from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds
+from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds, missing_share
 from simattn.workloads import AttentionProblem, Kind, Memory, from_bsr, kv_cache_write, schedule
 
 H100 = gpus.load("h100")
@@ -99,9 +99,26 @@ def test_the_cache_write_is_a_staircase_of_ctas_on_an_sm():
     # as much at 8 K/V heads as at 4, but for the bytes.
     def microseconds(kv_heads):
         problem = AttentionProblem(q_heads=64, kv_heads=kv_heads, seq_q=16384, head_dim=128)
-        return memory_op_seconds(H100, kv_cache_write(problem), None) * 1e6
+        return memory_op_seconds(H100, kv_cache_write(problem), None, missing=0.0) * 1e6
 
     one, two, four, eight = (microseconds(n) for n in (1, 2, 4, 8))
     assert one < two < four < eight
     assert eight / four < 1.5 < four / one
     assert four == pytest.approx(16384 * H100.launch.token_cta_us / (132 * 4), rel=0.1)
+
+
+def test_ctas_that_wait_for_dram_wait_longer_than_those_that_wait_for_l2():
+    # Half of a CTA of 512 threads is a chain of accesses: 374 ns each from DRAM, 336 cycles at 1,980 MHz from L2.
+    write = kv_cache_write(AttentionProblem(q_heads=64, kv_heads=1, seq_q=16384, head_dim=512))
+    cold, held = (memory_op_seconds(H100, write, None, missing=share) for share in (1.0, 0.0))
+    assert cold / held == pytest.approx(0.5 * (374e-9 * 1980e6 / 336) + 0.5, rel=0.02)
+
+
+def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
+    halves = with_l2(40)
+    whole = msgspec.structs.replace(
+        halves, mem=msgspec.structs.replace(halves.mem, l2=msgspec.structs.replace(halves.mem.l2, partitions=1))
+    )
+    sizes = [mib * 2**20 for mib in (20, 30, 40, 60, 80)]
+    assert [missing_share(halves, size) for size in sizes] == [0, 0.5, 1, 1, 1]
+    assert [missing_share(whole, size) for size in sizes] == [0, 0, 0, 0.5, 1]
