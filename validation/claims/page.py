@@ -153,7 +153,7 @@ LONGEST = 100
 
 
 def _short(v: Verdict) -> str:
-    text = re.sub(r"\s*\([^)]*\)", "", v.claim.claim)
+    text = re.sub(r"\s*\([^)]{40,}\)", "", v.claim.claim)
     return _cell(text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " ...")
 
 
