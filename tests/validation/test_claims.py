@@ -152,9 +152,24 @@ def test_missing_fields_are_named():
     assert missing(claim(gpu="A100", seq_len="~110K", model="m")) == []
 
 
+def test_an_option_that_makes_no_difference_is_not_missing():
+    verdict = judge(BY_ID["deepseek-sparse-attention-flashmla-1"])
+    assert verdict.word == "off"
+    assert "makes no difference" in verdict.assumes
+
+
+def test_what_no_value_of_an_option_reconciles_is_off():
+    one = BY_ID["blasst-59"]
+    assert judge(one).word == "under-specified"
+    verdict = judge(msgspec.structs.replace(one, value=9.0))
+    assert verdict.word == "off"
+    assert "none of 1, 2, 4, 8, 16, 32, 64 reconciles it" in verdict.why
+
+
 def test_values_that_reconcile_a_claim():
     assert fitting({1.0: 1.05, 2.0: 1.02, 4.0: 0.2}, 0.1).startswith("1 to 2.")
-    assert fitting({0: 0.5, 10: 2.0}, 0.1) == "4.56 to 5.44"
+    assert fitting({1.0: 0.5, 2.0: 0.6}, 0.1) == fitting({"a100": 0.5}, 0.1) == ""
+    assert fitting({0: 0.5, 10: 2.0}, 0.1) == "4.24 to 5.69"
 
 
 def test_times_are_in_seconds_and_printed_in_their_unit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -49,7 +50,7 @@ def claims_page(verdicts: Sequence[Verdict]) -> str:
     sections = [HEADER.format(count=len(verdicts)), _counts(verdicts), "## By kind\n", _kinds(verdicts)]
     for word, title in TITLES.items():
         chosen = [v for v in verdicts if v.word == word]
-        simulated = sorted((v for v in chosen if v.gives), key=lambda v: v.claim.system.lower())
+        simulated = _ordered(v for v in chosen if v.gives)
         sections.append(f"## {title}\n")
         if simulated:
             sections.append(_rows(simulated))
@@ -100,19 +101,28 @@ def _kinds(verdicts: Sequence[Verdict]) -> str:
     return "\n".join([*lines, words])
 
 
+def _ordered(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """By system; within it those of one cause together, in the order of the table."""
+    whys: dict[tuple[str, str], int] = {}
+    numbered = [(v.claim.system.lower(), whys.setdefault((v.claim.system, v.why), len(whys)), v) for v in verdicts]
+    return [v for *_, v in sorted(numbered, key=lambda row: row[:2])]
+
+
 def _rows(verdicts: Sequence[Verdict]) -> str:
     why = any(v.why for v in verdicts)
     lines = [
         f"| claim | GPU | published | predicted | error {'| why ' if why else ''}|",
         f"|---|---|---:|---:|---:|{'---|' if why else ''}",
     ]
-    system = ""
+    above: tuple[str, str] = "", ""
     for v in verdicts:
-        if v.claim.system != system:
-            system = v.claim.system
-            lines.append(f"| **{_cell(system)}** | | | | |{' |' if why else ''}")
+        if v.claim.system != above[0]:
+            lines.append(f"| **{_cell(v.claim.system)}** | | | | |{' |' if why else ''}")
         cells = [_short(v), _gpu(v), published(v), f"{v.predicted:.4g}", f"{100 * (v.error or 0.0):+.0f} %"]
-        lines.append(f"| {' | '.join([*cells, *([_cell(v.why or 'not known')] if why else [])])} |")
+        if why:
+            cells.append(AS_ABOVE if (v.claim.system, v.why) == above else _cell(v.why or "not known"))
+        lines.append(f"| {' | '.join(cells)} |")
+        above = v.claim.system, v.why
     return "\n".join(lines) + "\n"
 
 
@@ -135,12 +145,15 @@ def published(v: Verdict) -> str:
     return f"{value} {unit}".strip()
 
 
+AS_ABOVE = "as above"
+"""In place of a cause that the row before has too."""
+
 LONGEST = 100
 """Characters of a claim in a table."""
 
 
 def _short(v: Verdict) -> str:
-    text = v.claim.claim.split(" (")[0]
+    text = re.sub(r"\s*\([^)]{40,}\)", "", v.claim.claim)
     return _cell(text if len(text) <= LONGEST else text[: LONGEST - 1].rsplit(" ", 1)[0] + " ...")
 
 

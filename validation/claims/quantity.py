@@ -113,7 +113,7 @@ def _attention_time(pattern: str, gpu: str, call: Options, other: Options) -> fl
 def _over_dense(pattern: str, gpu: str, call: Options, other: Options) -> float:
     """Attention of all layers, of which some stay dense, over that of as many dense layers."""
     given = dict(call)
-    layers, dense_layers = given.pop("layers"), given.pop("dense_layers")
+    layers, dense_layers = int(given.pop("layers")), int(given.pop("dense_layers"))
     dense = answer_to(pattern, gpu, given).dense.latency_ms * 1e-3
     return (dense_layers * dense + (layers - dense_layers) * _seconds(pattern, gpu, given)) / (layers * dense)
 
@@ -125,7 +125,7 @@ def _attention_speedup(pattern: str, gpu: str, call: Options, other: Options) ->
 def _generation(pattern: str, gpu: str, call: Options, other: Options) -> float:
     """Decoding token after token, from an empty context to `tokens`: the trapezoid over a few lengths."""
     given = dict(call)
-    tokens = given.pop("tokens")
+    tokens = int(given.pop("tokens"))
     lengths = [max(64, tokens * i // PIECES) for i in range(PIECES + 1)]
     steps = [_model(pattern, gpu, {**given, "seq_q": 1, "seq_kv": n}).latency_ms * 1e-3 for n in lengths]
     return tokens * (sum(steps) - (steps[0] + steps[-1]) / 2) / PIECES

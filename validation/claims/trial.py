@@ -12,7 +12,7 @@ NO_DIFFERENCE = 1.02
 
 
 def fitting(ratios: dict[Any, float], allowed: float) -> str:
-    """Values of an option at which predicted over published lies within a tolerance of 1: a range of numbers, or a list.
+    """Values of an option at which predicted over published lies within a tolerance of 1: a range of numbers, a list, or nothing.
 
     Between two numbers that were tried, the ratio is taken to go straight in the logarithms (where a number is 0: of the ratio).
 
@@ -31,6 +31,8 @@ def fitting(ratios: dict[Any, float], allowed: float) -> str:
         for bound in (low, high):
             if min(y0, y1) < bound < max(y0, y1):
                 inside.append(x0 + (bound - y0) / (y1 - y0) * (x1 - x0))
+    if not inside:
+        return ""
     return f"{back(min(inside)):.3g} to {back(max(inside)):.3g}"
 
 

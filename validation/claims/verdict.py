@@ -157,8 +157,9 @@ def _tried(claim: Claim, ask: Ask, published: float) -> Verdict:
     allowed = tolerance(ask.setting.gives, published)
     ratios = {value: got / published for value, got in found.items()}
     spread = f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f} of the claim"
-    if one.word == "off":
+    fits = fitting(ratios, allowed)
+    if not fits:
         words = f"{name} is not stated, and none of {listed(found)} reconciles it ({spread}; nearest {listed([nearest])})"
         return msgspec.structs.replace(one, why=f"{words}; {one.why}" if one.why else words)
-    words = f"{name} is not stated; {fitting(ratios, allowed)} reconciles it ({listed(found)} give {spread})"
+    words = f"{name} is not stated; {fits} reconciles it ({listed(found)} give {spread})"
     return msgspec.structs.replace(one, word="under-specified", why=words)
