@@ -5,11 +5,13 @@ source; this package names them, merges them, checks them and reports what is wr
 
     errors       UserError: what the user gave cannot be used, and the nearest thing that could
     provenance   where a number comes from
+    same         a value as a key of a cache
     shelf        a folder of TOML files of one kind: names, aliases, inheritance, checked loading
 """
 
 from .errors import UserError, unknown_name
 from .provenance import Provenance
+from .same import Same
 from .shelf import Document, Shelf, convert, merge
 
-__all__ = ["Document", "Provenance", "Shelf", "UserError", "convert", "merge", "unknown_name"]
+__all__ = ["Document", "Provenance", "Same", "Shelf", "UserError", "convert", "merge", "unknown_name"]

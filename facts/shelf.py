@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ class Shelf(Generic[T]):
 
     def __init__(self, folder: Path, what: str, kind: type[T], defaults: str = "") -> None:
         self.folder, self.what, self.kind, self.defaults = folder, what, kind, defaults
-        self._loaded: dict[str, tuple[int, T]] = {}
+        self._loaded: dict[str, tuple[str, int, T]] = {}
         self._lent: dict[str, T] = {}
 
     def lend(self, name: str, entry: T) -> None:
@@ -87,7 +88,15 @@ class Shelf(Generic[T]):
 
     def names(self) -> list[str]:
         """The stems of all shipped files, sorted."""
-        return sorted(path.stem for path in self.folder.glob("*.toml") if path.stem not in RESERVED)
+        try:
+            stems = [entry.name.removesuffix(".toml") for entry in os.scandir(self.folder) if entry.name.endswith(".toml")]
+        except FileNotFoundError:
+            return []
+        return sorted(stem for stem in stems if stem not in RESERVED)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a file of this stem ships."""
+        return name not in RESERVED and os.path.isfile(os.path.join(self.folder, f"{name}.toml"))
 
     def aliases(self) -> dict[str, str]:
         """Further names of shipped files: alias to stem."""
@@ -122,10 +131,14 @@ class Shelf(Generic[T]):
             return self._lent[name]
         if overrides:
             return convert(layer(self.document(name), overrides), self.kind, f"{self.what} {name}")
-        written = self.resolve(name).stat().st_mtime_ns
-        if name not in self._loaded or self._loaded[name][0] != written:
-            self._loaded[name] = (written, convert(self.document(name), self.kind, f"{self.what} {name}"))
-        return self._loaded[name][1]
+        if name in self._loaded:
+            path, written, entry = self._loaded[name]
+            if _written_ns(path) == written:
+                return entry
+        path = str(self.resolve(name))
+        written, entry = _written_ns(path), convert(self.document(name), self.kind, f"{self.what} {name}")
+        self._loaded[name] = (path, written, entry)
+        return entry
 
     def document(self, name: str) -> Document:
         """The merged document of an entry, before it is checked."""
@@ -152,6 +165,14 @@ class Shelf(Generic[T]):
             return document
         beside = path.parent / f"{parent}.toml"
         return layer(self._inherited(beside if beside.is_file() else self.resolve(str(parent)), (*seen, path)), document)
+
+
+def _written_ns(path: str) -> int:
+    """When a file was written; -1 where there is none any more."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return -1
 
 
 def convert(document: Document, kind: type[T], what: str, noun: str = "field") -> T:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from ..facts import UserError
+from ..facts import Same, UserError
 from ..hwspecs import GpuSpec, gpus
 from .band import Bands
 from .profile import KernelProfile, kernels
@@ -143,7 +143,12 @@ class Constants(NamedTuple):
 
 def constants(profile: KernelProfile, spec: GpuSpec, known: Sequence[Calibration] | None = None) -> Constants:
     """The best constants that calibrations know for a kernel on a GPU; of all there are, or only of those given."""
-    known = all_calibrations() if known is None else known
+    return _constants(Same(profile), Same(spec), Same(all_calibrations() if known is None else known))
+
+
+@lru_cache(maxsize=1024)
+def _constants(of: Same[KernelProfile], on: Same[GpuSpec], calibrations: Same[Sequence[Calibration]]) -> Constants:
+    profile, spec, known = of.value, on.value, calibrations.value
     mine = next((c for c in known if (c.kernel, c.gpu) == (profile.name, spec.name)), None)
     others = [c for c in known if (c.kernel, c.gpu) != (profile.name, spec.name)]
     borrowed = _relative(profile, spec, others) if profile.borrows else None
@@ -157,8 +162,8 @@ def constants(profile: KernelProfile, spec: GpuSpec, known: Sequence[Calibration
     if "decode" in profile.phases:
         # Prefill tables know the DRAM by reads and writes of Q and O among those of the keys; a decode step only streams keys.
         gpu_values.pop("eff.dram_read", None)
-    shipped_profile = kernels.load(profile.name) if profile.name in kernels.names() else profile
-    shipped_spec = gpus.load(spec.name) if spec.name in gpus.names() else spec
+    shipped_profile = kernels.load(profile.name) if profile.name in kernels else profile
+    shipped_spec = gpus.load(spec.name) if spec.name in gpus else spec
     return Constants(
         _over(profile, shipped_profile, kernel_values), _over(spec, shipped_spec, gpu_values), mine, None if mine else borrowed
     )
@@ -176,7 +181,7 @@ def _for_arch(values: dict[str, float], arch: str) -> dict[str, float]:
 
 
 def _arch(c: Calibration) -> str | None:
-    return gpus.load(c.gpu).arch if c.gpu in gpus.names() else None
+    return gpus.load(c.gpu).arch if c.gpu in gpus else None
 
 
 LENT_BELOW = 0.05
@@ -189,7 +194,7 @@ def _relative(profile: KernelProfile, spec: GpuSpec, others: Sequence[Calibratio
 
     That is a kernel of the same family here, or on another GPU of the architecture, or else this very kernel on another one.
     """
-    able = [c for c in others if c.kernel in kernels.names() and (c.kernel == profile.name or c.fit.mape <= LENT_BELOW)]
+    able = [c for c in others if c.kernel in kernels and (c.kernel == profile.name or c.fit.mape <= LENT_BELOW)]
     alike = [c for c in able if _family(kernels.load(c.kernel)) == _family(profile)]
     here = [c for c in alike if c.gpu == spec.name]
     near = [c for c in alike if _arch(c) == spec.arch]
@@ -225,13 +230,18 @@ def all_calibrations() -> tuple[Calibration, ...]:
         if folder.is_dir():
             paths |= {entry.name: entry for entry in os.scandir(folder) if entry.name.endswith(".json")}
     # A file that was written anew, as by a fit in this very process, is read anew.
-    return tuple(_read(Path(e.path), e.stat().st_mtime_ns, e.stat().st_size) for _, e in sorted(paths.items()))
+    return _read_all(tuple((e.path, e.stat().st_mtime_ns, e.stat().st_size) for _, e in sorted(paths.items())))
+
+
+@lru_cache(maxsize=8)
+def _read_all(files: tuple[tuple[str, int, int], ...]) -> tuple[Calibration, ...]:
+    return tuple(_read(*file) for file in files)
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path, changed_ns: int, size: int) -> Calibration:
+def _read(path: str, changed_ns: int, size: int) -> Calibration:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Calibration)
+        return msgspec.json.decode(Path(path).read_bytes(), type=Calibration)
     except (OSError, msgspec.DecodeError) as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -26,6 +26,8 @@ MaskClass = Literal[
     "dense", "window", "varlen", "box", "blocks", "element",
     "gather", "token_gather", "tokens", "kv_major", "pages", "qk_only", "linear", "linear_chain", "small", "unstructured",
 ]  # fmt: skip
+Shape = tuple[tuple[Size, ...], tuple[Size, ...]]
+"""Shapes of a q tile and of a kv tile."""
 Phase = Literal["prefill", "decode", "diffusion", "backward"]
 FORWARD = ("prefill", "diffusion")
 """Phases that one and the same kernel serves: whole sequences of queries."""
@@ -64,6 +66,13 @@ class Tile(_Table, frozen=True):
     """Columns of the output that a CTA computes, of kernels that share them out; 0 for all."""
     smem_kib: Annotated[float, Meta(ge=0, le=1024)] = 0
     """Shared memory of a CTA where it is not Q and `stages` tiles of K and of V; 0 where it is."""
+    shapes: tuple[Shape, ...] = ()
+    """Boxes of as many queries and keys that can be asked for in its place."""
+
+    @property
+    def offered(self) -> tuple[Shape, ...]:
+        """Every shape of this tile, its own first."""
+        return ((self.q, self.kv), *self.shapes)
 
 
 class Timing(_Table, frozen=True):
@@ -124,8 +133,9 @@ class Mask(_Table, frozen=True):
 class Launch(_Table, frozen=True):
     """How CTAs get to SMs."""
 
-    order: Literal["ascending", "longest_first"]
-    """Within a head: by query position, or (causal) from the last, longest tile."""
+    order: Literal["ascending", "longest_first", "by_visits"]
+    """Within a head: by query position, or (causal) from the last, longest tile. `by_visits`: over all heads, the most visits
+    first, as a kernel would whose CTAs come from a sorted list."""
     persistent: bool = False
     """A CTA goes on to the next tile by itself: loads run ahead into it, and its output is left to be stored."""
     section_mib: Annotated[float, Meta(ge=0, le=1024)] = 0
@@ -210,6 +220,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tiles: tuple[Tile, ...]
     program: str
     """Loop program: which roles it has, and what they do for a tile."""
+    wide_program: str = ""
+    """That of tiles with fewer keys than the output has columns, where it is another one."""
     timing: Timing
     softmax: Softmax = Softmax()
     mask: Mask
@@ -231,6 +243,8 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     skip: Literal["range", "index_list", "byte_mask", "bitmap", "dense_mask"]
     """How it finds the tiles to visit: loop bounds and index lists lead from one to the next, masks are read for every tile."""
     look: Look = Look()
+    mask_block: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Tokens along each side of the blocks that its list names, where these are not its tiles."""
     products: Literal["bf16", "fp16"] | None = None
     """Type of the products, where keys are kept in another and converted."""
     scores: Literal["int8"] | None = None
@@ -269,6 +283,24 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Tiles that serve a head width on a GPU, whatever the mask."""
         return [t for t in self.tiles if head_dim <= t.head_dim and (not t.archs or spec.arch in t.archs)]
 
+    def shapes(self, spec: GpuSpec, head_dim: int, axes: int) -> list[Shape]:
+        """Shapes that can be asked for on a GPU, of tiles made for the narrowest heads that hold `head_dim`.
+
+        Where a kernel has no tiles of so many axes, these are its flat ones.
+
+        >>> from simattn.hwspecs import gpus
+        >>> kernels.load("natten_blackwell").shapes(gpus.load("b200"), 128, axes=2)[:2]
+        [((16, 16), (16, 8)), ((16, 16), (8, 16))]
+        """
+        fitting = self._fitting(spec, head_dim)
+        exact = [t for t in fitting if len(t.q) == axes] or [t for t in fitting if len(t.q) == 1]
+        narrowest = min((t.head_dim for t in exact), default=0)
+        return list(dict.fromkeys(shape for t in exact if t.head_dim == narrowest for shape in t.offered))
+
+    def tile_of(self, spec: GpuSpec, head_dim: int, shape: Shape) -> Tile | None:
+        """The tile that has a shape among its own, or None."""
+        return next((tile for tile in self._fitting(spec, head_dim) if shape in tile.offered), None)
+
     def serves(self, spec: GpuSpec, mask_class: str, dtype: str, head_dim: int, phase: str = "prefill") -> bool:
         """Whether the kernel can run such a call on a GPU at all."""
         able = spec.arch in self.archs and mask_class in self.masks and dtype in self.dtypes and phase in self.phases
@@ -286,12 +318,29 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         found = next((self.variants[name] for name in wanted if name in self.variants), None)
         return self if found is None else kernels.load(found).variant(phase, mask_class, dtype)
 
+    def program_of(self, tile: Tile, head_dim_v: int) -> str:
+        """Loop program of a tile.
+
+        >>> ampere = kernels.load("natten_ampere")
+        >>> [ampere.program_of(tile, 128) for tile in ampere.tiles if len(tile.q) == 1]
+        ['mma_sync_sums', 'mma_sync_cold', 'mma_sync_cold']
+        """
+        wide = self.wide_program if prod(tile.kv) < head_dim_v else ""
+        return tile.program or wide or self.program
+
     def tiling(self, tile: Tile, gqa_group: int, queries: int) -> Tiling:
         """The tiling of a tile, with the heads of a GQA group packed if the kernel does so."""
         rows = prod(tile.q)
         fill, packed_fill = (n / (-(-n // rows) * rows) for n in (queries, queries * gqa_group))
         packs = self.launch.packs_gqa == "always" or (self.launch.packs_gqa == "if_fuller" and fill < 0.9 * packed_fill)
-        return Tiling(q=tile.q, kv=tile.kv, pack=gqa_group if packs else 1, dynamic_kv=self.dynamic_kv, major=self.major)
+        return Tiling(
+            q=tile.q,
+            kv=tile.kv,
+            pack=gqa_group if packs else 1,
+            dynamic_kv=self.dynamic_kv,
+            major=self.major,
+            block=self.mask_block,
+        )
 
     def element_bytes(self, problem: AttentionProblem) -> int:
         """Bytes of one element as it is multiplied."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -36,6 +37,8 @@ Work = Literal[
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
     # had from the other CTA of a pair.
     "load_half", "dequantize_eighth", "receive_half",
+    # Q fetched anew for every tile, and an output that is summed up in memory: read, added to by way of shared memory, stored.
+    "load_rows_half", "load_sum_half", "sum_to_smem_half", "store_sum_half",
     # Linear attention in fp32: Q, K and V widened, scores of the chunk, a product with the state, decay, the chunk added to it.
     "widen", "wide_qk", "wide_pv", "state_read", "decay", "state_add",
     # Softmax on the array that multiplies.
@@ -168,7 +171,11 @@ class LoopProgram:
 
     def unit_cycles(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
-        return {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS}
+        return dict(self._unit_cycles[kind])
+
+    @cached_property
+    def _unit_cycles(self) -> dict[Kind, dict[str, float]]:
+        return {kind: {unit: sum(op.units[kind].get(unit, 0.0) for op in self.ops) for unit in UNITS} for kind in KINDS}
 
     def load_bytes(self, kind: Kind) -> int:
         """Bytes that a visit moves between L2 and the SM."""
@@ -457,7 +464,7 @@ _LOADS: dict[str, Literal["k", "v"]] = {
 """Which of the two tiles of a visit a work item fetches."""
 
 _SCORES_ONLY = {"load_k", "load_k_half", "load_q", "load_half", "dequantize_eighth", "receive_half"}
-_SCORES_ONLY |= {"qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
+_SCORES_ONLY |= {"load_rows_half", "qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
 
 
 def _runs(work: str, kind: Kind) -> bool:
@@ -596,6 +603,10 @@ _WORK: dict[str, Callable[[_Share], _Cost]] = {
     "load_v_half": lambda s: _Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes // 2),
     "qk_half": lambda s: _product(s, s.keys, s.d // 2, "smem"),
     "pv_half": lambda s: _product(s, s.d_v // 2, s.keys, "tmem" if s.in_tmem else "registers"),
+    "load_rows_half": lambda s: _Cost({}, load_bytes=s.rows * s.d * s.element_bytes // 2),
+    "load_sum_half": lambda s: _Cost({}, load_bytes=4 * s.rows * s.d_v // 2),
+    "sum_to_smem_half": lambda s: _smem(s, 2 * 4 * s.rows * s.d_v / 2),
+    "store_sum_half": lambda s: _Cost({}, load_bytes=4 * s.rows * s.d_v // 2),
     "load_half": lambda s: _Cost({}, load_bytes=s.keys // 2 * _latent_bytes(s)),
     "dequantize_eighth": lambda s: _Cost(
         {

@@ -2,7 +2,9 @@
 
     predict      time, speedup, bounds and waterfall of a pattern on a GPU
     compare      patterns on GPUs, ranked
+    sweep        every point of a grid, a random sample or a search
     schedule     the tiles that a kernel visits under a pattern
+    validate     predictions against measured runs
     load_gpu     a GPU by name, alias or TOML file
     UserError    raised, with one line, for a name or value that cannot be used
 
@@ -21,24 +23,40 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import load_gpu
+    from .api import Validation, load_gpu, validate
     from .comparison import compare
     from .facts import UserError
     from .simulator import Prediction, predict
+    from .sweeps import sweep
     from .workloads import TileSchedule, schedule
 
 __version__ = "0.1.0"
 
-__all__ = ["Prediction", "TileSchedule", "UserError", "__version__", "compare", "load_gpu", "predict", "schedule"]
+__all__ = [
+    "Prediction",
+    "TileSchedule",
+    "UserError",
+    "Validation",
+    "__version__",
+    "compare",
+    "load_gpu",
+    "predict",
+    "schedule",
+    "sweep",
+    "validate",
+]
 
 _HOMES = {
     "Prediction": "simulator",
     "TileSchedule": "workloads",
     "UserError": "facts",
+    "Validation": "api",
     "compare": "comparison",
     "load_gpu": "api",
     "predict": "simulator",
     "schedule": "workloads",
+    "sweep": "sweeps",
+    "validate": "api",
 }
 
 

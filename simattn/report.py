@@ -152,13 +152,13 @@ def print_prediction(p: Prediction, spec: GpuSpec) -> None:
         say(f"attention: {'; '.join(map(_kernel_run, p.attention))}")
     if p.side:
         say(f"beside the attention: {'; '.join(f'{op.op}, {_ms(op.latency_ms)}' for op in p.side)}")
-    share = 100 * _cost(p, p.limiter) / p.latency_ms
+    share = 100 * limiter_cost(p, p.limiter) / p.latency_ms
     say(f"\nlimited by {LIMITER_WORDS[p.limiter]}: {share:.0f} % of the time")
     say(f"units busy: {', '.join(f'{unit} {100 * part:.0f} %' for unit, part in p.utilization.items())}", "dim")
     needed = _bytes_needed(p)
     if spec.mem.dram.capacity_gib and needed > spec.mem.dram.capacity_gib * 2**30:
         say(f"Q, K, V and O take {needed / 2**30:,.0f} GiB, and the GPU has {spec.mem.dram.capacity_gib:g}", "bold")
-    say(_assumed(p), "dim")
+    say(assumed(p), "dim")
 
 
 def print_explanation(e: Explanation, spec: GpuSpec) -> None:
@@ -247,7 +247,7 @@ def _bytes_needed(p: Prediction) -> float:
     return float(q["batch"] * tokens * width * BYTES[q["dtype"]])
 
 
-def _cost(p: Prediction, limiter: str) -> float:
+def limiter_cost(p: Prediction, limiter: str) -> float:
     """Milliseconds behind a limiter: those of its stage."""
     stage = {"tensor": "ideal", "l2": "memory", "dram": "memory"}.get(limiter, limiter)
     before = 0.0
@@ -258,7 +258,7 @@ def _cost(p: Prediction, limiter: str) -> float:
     raise KeyError(limiter)
 
 
-def _assumed(p: Prediction) -> str:
+def assumed(p: Prediction) -> str:
     """What the answer takes for granted."""
     clock = {
         "sustained": "the clock falls with load and run time",

@@ -47,7 +47,7 @@ def band_of(choice: KernelChoice, asked: Question) -> PredictionBand:
         wide = _wider(own, _found(shared["profile"], names))
         return _made(wide, "extrapolated", f"outside what was measured for {c.kernel} on {c.gpu}: {', '.join(outside)}")
     near = choice.borrowed
-    if near is not None and near.kernel == choice.profile.name and near.gpu in gpus.names():
+    if near is not None and near.kernel == choice.profile.name and near.gpu in gpus:
         step = "architecture" if gpus.load(near.gpu).arch == choice.spec.arch else "generation"
         found = _found(shared[step], names)
         return _made(found, "extrapolated", f"the kernel was calibrated on {near.gpu}, not on {choice.spec.name}")

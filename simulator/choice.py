@@ -85,13 +85,19 @@ def choose_kernel(
     return KernelChoice(best.profile, tile, tiling, best.spec, best.calibration, best.borrowed)
 
 
-def with_tile(choice: KernelChoice, q_tile: int | tuple[int, ...] | None, kv_tile: int | tuple[int, ...] | None) -> KernelChoice:
-    """The same kernel with tiles of another shape."""
+def with_tile(
+    choice: KernelChoice,
+    problem: AttentionProblem,
+    q_tile: int | tuple[int, ...] | None,
+    kv_tile: int | tuple[int, ...] | None,
+) -> KernelChoice:
+    """The same kernel with tiles of another shape: one that its profile lists, or else the usual tile in that shape."""
     if q_tile is None and kv_tile is None:
         return choice
     q, kv = ((tile,) if isinstance(tile, int) else tile for tile in (q_tile, kv_tile))
     q, kv = q or choice.tile.q, kv or choice.tile.kv
     if min(*q, *kv) < 1:
         raise UserError(f"tiles must be at least 1 along each axis, got {q} and {kv}")
-    tile = msgspec.structs.replace(choice.tile, q=q, kv=kv)
+    listed = choice.profile.tile_of(choice.spec, max(problem.head_dim, problem.head_dim_v), (q, kv))
+    tile = msgspec.structs.replace(listed or choice.tile, q=q, kv=kv)
     return choice._replace(tile=tile, tiling=msgspec.structs.replace(choice.tiling, q=q, kv=kv))

@@ -8,13 +8,15 @@ import msgspec
 from msgspec import Struct
 
 from ..facts import UserError
-from ..hwspecs import GpuSpec, gpus
+from ..hwspecs import GpuSpec
+from ..hwspecs import gpus as gpu_shelf
 from ..kernels.calibration import with_leaves
 from ..workloads import Attention, Gemm, Model, Plan, Tiling, models
-from ..workloads.layers import head_gemm, layer_ops
+from ..workloads.layers import ALL_REDUCES, ELEMENT_BYTES, head_gemm, layer_ops, share_of
 from ..workloads.system import Policy
 from .baseline import dense_schedule, fastest_dense
 from .choice import choose_kernel
+from .collectives import peers
 from .graph import TaskGraph
 from .predict import simulate
 from .question import Question, problem_fields, question
@@ -70,6 +72,8 @@ class EndToEnd(Struct, frozen=True, kw_only=True):
         Self-attention (with its side kernels), and the rest of the layers op by op.
     share_given : bool
         The rest was not simulated but follows from a share of attention that was given.
+    gpus : int
+        GPUs over whose number heads and feed-forward are divided.
     """
 
     gpu: str
@@ -89,6 +93,7 @@ class EndToEnd(Struct, frozen=True, kw_only=True):
     dense_pflops: float
     parts: tuple[Part, ...]
     share_given: bool
+    gpus: int
     schema: str = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +112,7 @@ def e2e(
     dense_steps: int | None = None,
     dense_layers: int | None = None,
     attention_share: float | None = None,
+    gpus: int = 1,
     eager: bool = False,
     kernel: str | None = None,
     baseline: str | None = None,
@@ -127,6 +133,8 @@ def e2e(
         Denoising steps, and how many steps and layers keep dense attention; by default those of the model and of the system.
     attention_share : float, optional
         Share of self-attention in the dense run, where it is known: what else there is follows from it and is not simulated.
+    gpus : int
+        GPUs with tensor parallelism: each has its share of heads and feed-forward, and all-reduces join their sums.
     eager : bool
         Elementwise work op by op, as a framework without a compiler runs it, for models whose code was counted.
 
@@ -150,17 +158,26 @@ def e2e(
     >>> radial.counts.steps, 1.3 < radial.speedup < radial.bound
     (50, True)
     """
-    spec = gpus.load(hw) if isinstance(hw, str) else hw
+    spec = gpu_shelf.load(hw) if isinstance(hw, str) else hw
     if setting.clock == "sustained":
         spec = with_leaves(spec, {"chip.clock_settle_ms": SETTLED_MS})
+    whole = models.load(model)
+    known = share_of(whole, gpus)
+    if gpus > 1:
+        given = {"q_heads", "kv_heads"} & set(options)
+        if given:
+            raise UserError(f"with several GPUs heads are those of the model, got {', '.join(sorted(given))}")
+        options |= {"q_heads": known.q_heads, "kv_heads": known.kv_heads}
     asked = question(pattern, model=model, shape=shape, **options)
-    known = models.load(model)
     count = _counts(known, asked.pattern.system.policy, shape, steps, dense_steps, dense_layers)
     run = simulate(asked, spec, kernel=kernel, setting=setting)
     dense = fastest_dense(asked, spec, setting, only=baseline)
     sparse = run.stages["side"]
     ops = _ops(known, asked, spec, eager)
     rest = _rest(known, asked, spec, setting, ops)
+    if gpus > 1:
+        sums = asked.problem.batch * asked.layout.query_tokens * known.hidden * ELEMENT_BYTES
+        rest["all-reduces"] = ALL_REDUCES * peers(spec).all_reduce_seconds(sums, gpus)
     if attention_share is not None:
         if not 0 < attention_share < 1:
             raise UserError(f"attention_share must lie between 0 and 1, got {attention_share}")
@@ -172,8 +189,11 @@ def e2e(
     tiling = run.choice.tiling
     pairs = sum(op.schedule.pairs for op in run.plan if isinstance(op, Attention))
     dense_pairs = dense_schedule(asked, Tiling(q=(tiling.q_rows,), kv=(tiling.kv_rows,), pack=tiling.pack)).pairs
-    work = {op.name: op.flops for op in ops if isinstance(op, Gemm)}
-    products = sum(work.values()) * calls
+    products = {op.name: calls * op.flops for op in ops if isinstance(op, Gemm)}
+
+    def work(pairs: int) -> float:
+        return gpus * (asked.problem.flops(pairs) + sum(products.values())) / 1e15
+
     return EndToEnd(
         gpu=spec.name,
         model=known.name,
@@ -188,26 +208,27 @@ def e2e(
         attention_speedup=dense.seconds / sparse,
         attention_share=calls * dense.seconds / dense_total,
         bound=dense_total / (attention + others - sparse_calls * sparse),
-        pflops=(asked.problem.flops(sparse_calls * pairs + (calls - sparse_calls) * dense_pairs) + products) / 1e15,
-        dense_pflops=(asked.problem.flops(calls * dense_pairs) + products) / 1e15,
+        pflops=work(sparse_calls * pairs + (calls - sparse_calls) * dense_pairs),
+        dense_pflops=work(calls * dense_pairs),
         parts=(
             Part(
                 name="self-attention",
                 dense_ms=calls * dense.seconds * 1e3,
                 latency_ms=attention * 1e3,
-                dense_pflops=asked.problem.flops(calls * dense_pairs) / 1e15,
+                dense_pflops=gpus * asked.problem.flops(calls * dense_pairs) / 1e15,
             ),
             *(
                 Part(
                     name=name,
                     dense_ms=calls * s * 1e3,
                     latency_ms=calls * s * 1e3,
-                    dense_pflops=work.get(name, 0.0) * calls / 1e15,
+                    dense_pflops=gpus * products.get(name, 0.0) / 1e15,
                 )
                 for name, s in rest.items()
             ),
         ),
         share_given=attention_share is not None,
+        gpus=gpus,
     )
 
 
@@ -267,10 +288,15 @@ def step_graph(found: EndToEnd) -> TaskGraph:
     attention, *others = found.parts
     dense_each = attention.dense_ms / calls
     sparse_each = (attention.latency_ms - (calls - sparse) * dense_each) / sparse if sparse else dense_each
+    streams = ["gpu"] if found.gpus == 1 else [f"gpu {rank}" for rank in range(found.gpus)]
     for number in range(count.passes):
         for layer in range(count.layers):
             each = dense_each if layer < count.dense_layers else sparse_each
-            graph.add(f"pass {number} layer {layer} attention", "gpu", each * 1e-3)
+            for stream in streams:
+                graph.add(f"pass {number} layer {layer} attention", stream, each * 1e-3)
             for part in others:
-                graph.add(f"pass {number} layer {layer} {part.name}", "gpu", part.latency_ms / calls * 1e-3)
+                # An all-reduce begins when the last GPU has its sums.
+                after = range(len(graph.tasks) - len(streams), len(graph.tasks)) if part.name == "all-reduces" else ()
+                for stream in streams:
+                    graph.add(f"pass {number} layer {layer} {part.name}", stream, part.latency_ms / calls * 1e-3, after)
     return graph

@@ -149,7 +149,11 @@ def grid(
             launched.append((len(share.row), 1, group.copies, number))
             continue
         rows = np.arange(group.first_row, group.first_row + group.rows)[::step]
-        for rounds, copies in _sections(group.copies, section):
+        side_by_side = section
+        if profile.launch.order == "by_visits":
+            rows = rows[np.argsort(-visits_of[rows], kind="stable")]
+            side_by_side = Section(group.copies, group.copies)
+        for rounds, copies in _sections(group.copies, side_by_side):
             # Tile by tile, of each tile copy by copy, of each copy part by part.
             row, copy, part = (x.ravel() for x in np.meshgrid(rows, np.arange(copies), np.arange(parts[number]), indexing="ij"))
             length = -(-visits_of[row] // parts[number])

@@ -7,26 +7,19 @@ between the selection of a layer and its attention, or ahead of it where the sel
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from ..facts import UserError
 from ..hwspecs import GpuSpec, gpus
-from ..workloads import Attention, Model, TokenLayout, models
-from ..workloads.layers import head_gemm, layer_ops, weight_bytes
-from .choice import choose_kernel
-from .graph import TaskGraph
-from .predict import simulate
-from .question import Question, question
+from ..workloads import models
+from .decode import GIB, Decoder, Layer, decode_step
 from .setting import Setting
-from .side import side_seconds
-from .system import Timeline, run
+from .system import run
 
 SCHEMA = "simattn.offload/1"
-
-GIB = 2**30
 
 
 class Decode(Struct, frozen=True, kw_only=True):
@@ -54,6 +47,8 @@ class Offload(Struct, frozen=True, kw_only=True):
         Hit rate from which on the offloaded run is the faster one; None where it never is.
     link_bound_below : float
         Hit rate below which the host link, and not the GPU, sets the pace.
+    link_bound_batch : int or None
+        Sequences from which on it does at the hit rate given; None where it does not even at the batch of the offloaded run.
     """
 
     gpu: str
@@ -68,35 +63,13 @@ class Offload(Struct, frozen=True, kw_only=True):
     speedup: float | None
     break_even_hit: float | None
     link_bound_below: float
+    link_bound_batch: int | None
     schema: str = SCHEMA
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `simattn offload --json` prints them."""
         plain = cast(dict[str, Any], msgspec.to_builtins(self))
         return {"schema": plain.pop("schema"), **plain}
-
-
-class Setup(NamedTuple):
-    """What stays the same while batch and hit rate vary."""
-
-    spec: GpuSpec
-    model: Model
-    pattern: str
-    context: int
-    prefetch: bool
-    link_gbps: float
-    setting: Setting
-    options: dict[str, Any]
-
-    def asked(self, batch: int) -> Question:
-        """One decode step of a batch."""
-        call = {"batch": batch, "seq_q": 1, "seq_kv": self.context, "phase": "decode"}
-        return question(self.pattern, model=self.model.name, **{**self.options, **call})
-
-    def token_bytes(self) -> int:
-        """Keys and values of one token, over all layers."""
-        problem = self.asked(1).problem
-        return self.model.layers * self.model.kv_heads * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
 
 
 def offload(
@@ -110,6 +83,7 @@ def offload(
     batch: int | None = None,
     prefetch: bool = False,
     link_share: float | None = None,
+    host_us: float = 0.0,
     setting: Setting = Setting(),  # noqa: B008 (immutable)
     **options: Any,
 ) -> Offload:
@@ -131,6 +105,8 @@ def offload(
         A layer's blocks are known one layer ahead, so that they are fetched under the layer before.
     link_share : float, optional
         Share of the host link's peak that fetching blocks gets; by default that of a large copy.
+    host_us : float
+        Microseconds of the host before each layer, while the GPU waits; none in a CUDA graph.
 
     Raises
     ------
@@ -138,33 +114,51 @@ def offload(
         The GPU has no host link, nothing fits, or a number is out of range.
     """
     spec = gpus.load(hw) if isinstance(hw, str) else hw
-    if spec.link.host is None:
+    link = spec.link.host
+    if link is None:
         raise UserError(f"GPU {spec.name} has no host link")
     if not 0 <= hit_rate <= 1:
         raise UserError(f"hit_rate must lie in 0..1, got {hit_rate}")
     if link_share is not None and not 0 < link_share <= 1:
         raise UserError(f"link_share must lie between 0 and 1, got {link_share}")
-    known = models.load(model)
-    rate = spec.link.host.gbps * (link_share or spec.link.host.eff or 1.0)
-    setup = Setup(spec, known, pattern, context, prefetch, rate, setting, options)
-    memory = kv_memory_gib if kv_memory_gib is not None else _left(spec, known)
-    budget = _budget(setup)
-    fits_resident = int(memory * GIB // (context * setup.token_bytes()))
-    fits = batch or int(memory * GIB // (budget * setup.token_bytes()))
+    decoder = Decoder(spec, model, models.load(model), pattern, setting, options)
+    memory = kv_memory_gib if kv_memory_gib is not None else decoder.memory_gib()
+    budget, kinds, token = decoder.budget(context), decoder.roles(), decoder.token_bytes()
+    # Full and selecting layers read everything, and so keep everything on the GPU.
+    kept = sum(budget if role == "sparse" else context for role in kinds) * token
+    fits_resident = int(memory * GIB // (context * token * len(kinds)))
+    fits = batch or int(memory * GIB // kept)
     if fits < 1:
-        raise UserError(f"{memory:.1f} GiB do not hold the {budget:,} tokens of one sequence ({setup.token_bytes():,} B a token)")
-    resident = _decode(setup, _layer(setup, fits_resident), fits_resident, 0.0) if fits_resident else None
-    layer = _layer(setup, fits)
-    missing_all = fits * budget * setup.token_bytes() / known.layers
+        raise UserError(f"{memory:.1f} GiB do not hold what one sequence keeps on the GPU, {kept / GIB:.1f} GiB")
+    rate = link.gbps * 1e9 * (link_share or link.eff or 1.0)
 
-    def at(hit: float) -> Decode:
-        return _decode(setup, layer, fits, (1 - hit) * missing_all)
+    def layers(sequences: int) -> list[Layer]:
+        made = {role: decoder.layer(role, context, sequences) for role in set(kinds)}
+        return [made[role] for role in kinds]
 
-    offloaded, wanted, free = at(hit_rate), resident.tokens_per_s if resident else 0.0, at(1.0).step_ms
+    def at(sequences: int, own: list[Layer], missed: float) -> Decode:
+        bytes_ = missed * sequences * budget * token
+        fetch = bytes_ / rate + (link.latency_us or 0.0) * 1e-6 if bytes_ else 0.0
+        fetches = [fetch if role == "sparse" else 0.0 for role in kinds]
+        timeline = run(decode_step(own, decoder.logits(sequences), fetch=fetches, prefetch=prefetch, host=host_us * 1e-6))
+        busy = timeline.busy_seconds().get("from host", 0.0)
+        return Decode(
+            batch=sequences, step_ms=timeline.seconds * 1e3, tokens_per_s=sequences / timeline.seconds, host_link_ms=busy * 1e3
+        )
+
+    def bound(sequences: int) -> bool:
+        """Whether the link works longer than all else."""
+        own = layers(sequences)
+        return at(sequences, own, 1 - hit_rate).host_link_ms > at(sequences, own, 0.0).step_ms
+
+    resident = at(fits_resident, layers(fits_resident), 0.0) if fits_resident else None
+    own = layers(fits)
+    offloaded, wanted = at(fits, own, 1 - hit_rate), resident.tokens_per_s if resident else 0.0
+    free = at(fits, own, 0.0).step_ms
     return Offload(
         gpu=spec.name,
-        model=known.name,
-        pattern=setup.asked(1).pattern.name,
+        model=decoder.model.name,
+        pattern=decoder.asked(context, 1).pattern.name,
         context=context,
         budget=budget,
         hit_rate=hit_rate,
@@ -172,98 +166,21 @@ def offload(
         resident=resident,
         offloaded=offloaded,
         speedup=offloaded.tokens_per_s / wanted if wanted else None,
-        break_even_hit=_lowest(lambda hit: at(hit).tokens_per_s >= wanted),
-        link_bound_below=_lowest(lambda hit: at(hit).host_link_ms <= free) or 0.0,
+        break_even_hit=_lowest(lambda hit: at(fits, own, 1 - hit).tokens_per_s >= wanted),
+        link_bound_below=_lowest(lambda hit: at(fits, own, 1 - hit).host_link_ms <= free) or 0.0,
+        link_bound_batch=_first(bound, fits),
     )
 
 
-class Layer(NamedTuple):
-    """Seconds of one layer of a decode step on the GPU."""
-
-    before: float
-    """Projections of the new token."""
-    select: float
-    """Kernels beside the attention."""
-    attention: float
-    after: float
-
-
-def decode_step(layers: int, layer: Layer, fetch: float, logits: float, *, prefetch: bool) -> TaskGraph:
-    """The task graph of one decode step.
-
-    Parameters
-    ----------
-    layers : int
-        Layers, all alike.
-    fetch : float
-        Seconds that the host link needs for what one layer misses.
-    logits : float
-        Seconds of what comes after the last layer.
-    prefetch : bool
-        A layer's blocks are chosen one layer ahead.
-
-    Examples
-    --------
-    >>> layer = Layer(1e-5, 1e-5, 2e-5, 4e-5)
-    >>> [round(run(decode_step(10, layer, 5e-5, 0.0, prefetch=early)).seconds * 1e6) for early in (False, True)]
-    [1300, 850]
-    """
-    graph = TaskGraph()
-    chosen: int | None = None
-    for number in range(layers):
-        graph.add(f"layer {number} projections", "gpu", layer.before)
-        selected = graph.add(f"layer {number} selection", "gpu", layer.select)
-        if fetch:
-            known = chosen if prefetch and chosen is not None else selected
-            fetched = [graph.add(f"layer {number} blocks", "from host", fetch, [known])]
-        else:
-            fetched = []
-        graph.add(f"layer {number} attention", "gpu", layer.attention, fetched)
-        graph.add(f"layer {number} feed-forward", "gpu", layer.after)
-        chosen = selected
-    graph.add("logits", "gpu", logits)
-    return graph
-
-
-def _decode(setup: Setup, layer: Layer, batch: int, missing: float) -> Decode:
-    """A decode step that fetches `missing` bytes a layer."""
-    logits = head_gemm(setup.model, batch=batch)
-    last = side_seconds(setup.spec, logits, None, setup.setting.clock) if logits else 0.0
-    link = setup.spec.link.host
-    assert link is not None
-    fetch = missing / (setup.link_gbps * 1e9) + (link.latency_us or 0.0) * 1e-6 if missing else 0.0
-    timeline: Timeline = run(decode_step(setup.model.layers, layer, fetch, last, prefetch=setup.prefetch))
-    busy = timeline.busy_seconds().get("from host", 0.0)
-    return Decode(batch=batch, step_ms=timeline.seconds * 1e3, tokens_per_s=batch / timeline.seconds, host_link_ms=busy * 1e3)
-
-
-def _layer(setup: Setup, batch: int) -> Layer:
-    """One layer of a decode step of a batch."""
-    asked = setup.asked(batch)
-    found = simulate(asked, setup.spec, setting=setup.setting)
-    tiling = choose_kernel(setup.spec, asked.problem, "dense").tiling
-    ops = layer_ops(setup.model, TokenLayout(grid=(setup.context,), queries=1), tiling, batch=batch)
-    first, *others = (side_seconds(setup.spec, op, None, setup.setting.clock) for op in ops if not isinstance(op, Attention))
-    return Layer(first, found.stages["side"] - found.stages["launch"], found.stages["launch"], sum(others))
-
-
-def _budget(setup: Setup) -> int:
-    """Tokens that a query attends to."""
-    asked = setup.asked(1)
-    tiling = choose_kernel(setup.spec, asked.problem, asked.pattern.family.mask_class()).tiling
-    plan = asked.pattern.plan(asked.problem, asked.layout, lambda mask_class, kernel: tiling)
-    pairs = sum(op.schedule.pairs for op in plan if isinstance(op, Attention))
-    return max(1, round(pairs / asked.problem.q_heads))
-
-
-def _left(spec: GpuSpec, model: Model) -> float:
-    """GiB that the weights of a model leave."""
-    if spec.mem.dram.capacity_gib is None:
-        raise UserError(f"the memory of GPU {spec.name} is not known: give kv_memory_gib")
-    has, weights = spec.mem.dram.capacity_gib, weight_bytes(model) / GIB
-    if has <= weights:
-        raise UserError(f"the weights of {model.name} need {weights:.0f} GiB, {spec.name} has {has:g}")
-    return has - weights
+def _first(holds: Callable[[int], bool], most: int) -> int | None:
+    """The least batch from which on something holds; None where it does not even at the largest."""
+    if not holds(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def _lowest(holds: Callable[[float], bool]) -> float | None:

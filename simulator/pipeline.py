@@ -8,9 +8,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..facts import Same
 from ..hwspecs import GpuSpec
 from ..kernels import KINDS, KernelProfile, Kind, LoopProgram, Tile, build, programs
 from ..workloads import AttentionProblem
@@ -128,6 +130,24 @@ def sm_pipeline(
     >>> sm.units("plain")["tensor"], bool(sm.steady().together[0] > 2048)
     (2048.0, True)
     """
+    # What the loop follows from: neither the length of the call nor how often it occurs.
+    one = msgspec.structs.replace(problem, batch=1, q_heads=problem.gqa_group, kv_heads=1, seq_q=1, seq_kv=1, causal=False)
+    return _sm_pipeline(Same(spec), Same(profile), tile, one, q_rows, kv_rows, mask_axes, segment, stored)
+
+
+@lru_cache(maxsize=1024)
+def _sm_pipeline(
+    on: Same[GpuSpec],
+    of: Same[KernelProfile],
+    tile: Tile,
+    problem: AttentionProblem,
+    q_rows: int,
+    kv_rows: int,
+    mask_axes: int,
+    segment: int,
+    stored: float,
+) -> SmPipeline:
+    spec, profile = on.value, of.value
     rate = spec.tensor_flops_per_clk(profile.products or problem.dtype) * spec.eff.tensor * profile.tensor_share
     element = profile.element_bytes(problem)
     if profile.tensor_path == "mma_sync":
@@ -147,7 +167,7 @@ def sm_pipeline(
         segment=segment,
         score_rate=flops_per_clk(spec, profile.scores) * spec.eff.tensor if profile.scores else 0.0,
         stored=stored,
-        template=programs.load(tile.program or profile.program),
+        template=programs.load(profile.program_of(tile, problem.head_dim_v)),
     )
     ctas = profile.ctas_per_sm(spec, tile, problem.head_dim, problem.head_dim_v, element)
     # CTAs of a backward pass own keys: of each row they read K and V, and write both gradients.

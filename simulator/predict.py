@@ -18,7 +18,7 @@ from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
 from .memory import cache_write_seconds, memory_op_seconds
-from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles
+from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles, Traffic
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting, mask_or_plan
 from .side import side_op
@@ -150,6 +150,7 @@ def predict(
         waterfall=stages,
         limiter=_limiter(stages, utilization),
         utilization=utilization,
+        traffic=Traffic(l2_bytes=run.moved["l2"], dram_bytes=run.moved["dram"]),
         attention=tuple(run.kernels),
         side=tuple(run.side),
         provenance=Provenance(
@@ -181,6 +182,8 @@ class Run(NamedTuple):
     """Those of all kernels that ran, the main one first."""
     stages: dict[str, float]
     busy: dict[str, float]
+    moved: dict[str, float]
+    """Bytes of the attention kernels, by level of memory."""
     kernels: list[KernelRun]
     side: list[SideOp]
     correction: float
@@ -203,7 +206,8 @@ def simulate(
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
-    main = with_tile(choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known), q_tile, kv_tile)
+    usual = choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known)
+    main = with_tile(usual, problem, q_tile, kv_tile)
     chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
 
     def choice_of(needed: str, own: str | None) -> KernelChoice:
@@ -240,8 +244,9 @@ def simulate(
     stages = {name: sum(t.stages[name] for t in times) for name in STAGES[:-1]}
     stages["side"] = stages["launch"] + (0.0 if "side" in setting.off else sum(op.latency_ms for op in side) * 1e-3)
     busy = {unit: sum(t.busy[unit] for t in times) for unit in times[0].busy}
+    moved = {level: sum(t.moved[level] for t in times) for level in times[0].moved}
     ran = {choice.profile.name: choice.profile for choice in (main, *chosen.values())}
-    return Run(plan, choice_of, main, tuple(ran.values()), stages, busy, runs, side, times[0].correction)
+    return Run(plan, choice_of, main, tuple(ran.values()), stages, busy, moved, runs, side, times[0].correction)
 
 
 def _usable(spec: GpuSpec, problem: AttentionProblem, mask_class: str, own: str | None) -> str | None:
@@ -268,7 +273,8 @@ def _launched(op: Attention, choice: KernelChoice, problem: AttentionProblem, se
         times.append((repeats, attention_time(choice.spec, choice, one, problem, setting, launches=launches)))
     stages = {name: sum(n * time.stages[name] for n, time in times) for name in STAGES[:-1]}
     busy = {unit: sum(n * time.busy[unit] for n, time in times) for unit in times[0][1].busy}
-    return KernelTime(stages, busy, times[0][1].correction, sum(n * time.merge for n, time in times))
+    moved = {level: sum(n * time.moved[level] for n, time in times) for level in times[0][1].moved}
+    return KernelTime(stages, busy, times[0][1].correction, sum(n * time.merge for n, time in times), moved)
 
 
 def _seed_spread(asked: Question, run: Run, seed: int) -> tuple[float, float]:

@@ -55,6 +55,15 @@ class Stage(_Part, frozen=True):
     latency_ms: float
 
 
+class Traffic(_Part, frozen=True):
+    """What the attention kernels move."""
+
+    l2_bytes: float
+    """K and V of every visit, and Q and O once: all of it passes through L2."""
+    dram_bytes: float
+    """What of it L2 does not hold."""
+
+
 class KernelRun(_Part, frozen=True):
     """One attention kernel of the call, in all its launches."""
 
@@ -142,6 +151,7 @@ class Prediction(_Part, frozen=True):
     waterfall: tuple[Stage, ...]
     limiter: str
     utilization: dict[str, float]
+    traffic: Traffic
     attention: tuple[KernelRun, ...]
     side: tuple[SideOp, ...]
     provenance: Provenance

@@ -8,6 +8,7 @@ import msgspec
 
 from ..facts import Document, UserError, convert
 from ..workloads import AttentionProblem, Pattern, TokenLayout, make_layout, models
+from ..workloads.families import Listed
 from ..workloads.qk import load_qk
 
 
@@ -73,7 +74,8 @@ def question(
             seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens,
         )
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
-    if layout is None or (text is None and len(layout.grid) > 1):
+    # A mask file has no text of its own: all its tokens are those of the grid that is given.
+    if layout is None or (text is None and len(layout.grid) > 1 and not isinstance(chosen.family, Listed)):
         usual = source.layout(shape) if source else chosen.default_layout()
         if layout is not None:
             layout = msgspec.structs.replace(layout, text=usual.text)

@@ -1,37 +1,72 @@
 """Ring attention: keys and values go round the GPUs, each of which holds its part of the queries.
 
 At every step a GPU attends with the part that it holds while it passes that part on, and merges what it got into its output.
-Under a causal mask most parts are not needed by the first GPUs; the zigzag order gives each GPU an early and a late piece,
-and so all of them the same work.
+Under a causal mask most parts are not needed by the first GPUs. The zigzag order gives each GPU an early and a late piece, the
+striped one every n-th token, and so all of them the same work.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import tomllib
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import msgspec
+from msgspec import Struct
 
-from ..facts import UserError
+from ..facts import Provenance, UserError, unknown_name
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, Pattern, TileSchedule, TokenLayout
 from .choice import KernelChoice, choose_kernel
-from .graph import TaskGraph
+from .collectives import Peers, peers
+from .graph import PICOSECONDS, TaskGraph
 from .memory import memory_op_seconds
 from .setting import Setting
 from .system import Timeline, run
 from .waterfall import attention_time
 
-Order = Literal["contiguous", "zigzag"]
-
-MERGE_BYTES, FIRST_MERGE_BYTES = 34, 6
-"""Bytes moved for each value of O when a part is merged into the fp32 output, and when the first part becomes that output.
-
-Of the elementwise kernels that PyTorch runs one by one: to fp32 (2 read, 4 written), two products with a weight of the row (4, 4)
-and a sum (8, 4); zhuzilin/ring-flash-attention @8996282 ring_flash_attn/utils.py. Fused into one kernel it would be 10.
-"""
+Order = Literal["contiguous", "zigzag", "striped"]
 
 
-class Ring(NamedTuple):
+class Elementwise(Struct, frozen=True, forbid_unknown_fields=True):
+    """Elementwise kernels that follow each other: bytes for each value of O and each row of a head, and launches."""
+
+    value_bytes: int
+    row_bytes: int
+    launches: int
+
+
+class _Costs(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a ring runs beside attention: with the first part, every later one, one for some of the rows, and at the end."""
+
+    first: Elementwise
+    merge: Elementwise
+    slice: Elementwise
+    last: Elementwise
+    meta: dict[str, Provenance]
+
+
+@cache
+def _costs() -> _Costs:
+    return msgspec.convert(tomllib.loads(Path(__file__).with_name("ring.toml").read_text(encoding="utf-8")), _Costs)
+
+
+SCHEMA = "simattn.ring/1"
+
+
+class Rank(Struct, frozen=True, kw_only=True):
+    """One GPU of a ring: seconds of one iteration on its stream, and of its link to the next GPU."""
+
+    rank: int
+    attention: float
+    merges: float
+    waiting: float
+    sending: float
+
+
+class Ring(Struct, frozen=True, kw_only=True):
     """Ring attention on a number of GPUs.
 
     Attributes
@@ -40,19 +75,30 @@ class Ring(NamedTuple):
         From one iteration to the next.
     alone_seconds : float
         One GPU on the queries and keys of its own part, as the efficiency is quoted against.
+    ranks : tuple of Rank
+        By GPU: a causal mask gives them different work, unless the order evens it out.
     timeline : Timeline
         All iterations that were simulated.
     """
 
+    gpu: str
+    kernel: str
+    order: Order
     gpus: int
     seconds: float
     alone_seconds: float
+    ranks: tuple[Rank, ...]
     timeline: Timeline
 
     @property
     def efficiency(self) -> float:
         """Iterations a second over what one GPU reaches on its own part, over the number of GPUs."""
         return self.gpus * self.alone_seconds / self.seconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `simattn ring --json` prints them."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__ if name != "timeline"}
+        return {"schema": SCHEMA, **cast(dict[str, Any], msgspec.to_builtins(fields)), "efficiency": self.efficiency}
 
 
 def ring(
@@ -72,9 +118,10 @@ def ring(
     problem : AttentionProblem
         The call over the whole sequence, dense or causal; each GPU holds `seq_q / gpus` of its tokens.
     gpus : int
-        GPUs in the ring, connected by their peer link.
+        GPUs in the ring, connected by their peer link, or over the host where they have none.
     order : str
-        `contiguous`: GPU r holds the r-th part. `zigzag`: pieces r and 2 * gpus - 1 - r of twice as many.
+        `contiguous`: GPU r holds the r-th part. `zigzag`: pieces r and 2 * gpus - 1 - r of twice as many. `striped`: tokens r,
+        r + gpus, r + 2 * gpus and so on.
     kernel : str, optional
         Attention kernel; by default the usual one.
     iterations : int
@@ -83,11 +130,11 @@ def ring(
     Raises
     ------
     UserError
-        The GPU has no peer link, or the sequence cannot be divided.
+        The GPU has no link to another, the order is unknown, or the sequence cannot be divided.
 
     References
     ----------
-    Liu et al., arXiv 2310.01889; zigzag: zhuzilin/ring-flash-attention, whose loop over steps this follows.
+    Liu et al., arXiv 2310.01889; striped: arXiv 2311.09431; zigzag: zhuzilin/ring-flash-attention, whose loops this follows.
 
     Examples
     --------
@@ -98,29 +145,53 @@ def ring(
     >>> one.efficiency < 0.56 < other.efficiency
     True
     """
-    if spec.link.peer is None:
-        raise UserError(f"GPU {spec.name} has no peer link")
+    if order not in get_args(Order):
+        raise unknown_name("order", order, get_args(Order))
     if gpus < 2:
         raise UserError(f"a ring has at least 2 GPUs, got {gpus}")
-    if order == "zigzag" and not problem.causal:
-        raise UserError("the zigzag order is for causal attention")
+    if order != "contiguous" and not problem.causal:
+        raise UserError(f"the {order} order is for causal attention")
     if problem.seq_q != problem.seq_kv or problem.seq_q % (2 * gpus):
         raise UserError(f"the sequence must be divisible by {2 * gpus}, with as many queries as keys, got {problem.seq_q}")
     part = msgspec.structs.replace(problem, seq_q=problem.seq_q // gpus, seq_kv=problem.seq_q // gpus)
-    calls = _Calls(spec, part, choose_kernel(spec, part, "dense", kernel=kernel), setting)
+    calls = _Calls(peers(spec), part, choose_kernel(spec, part, "dense", kernel=kernel), setting)
     graph = TaskGraph()
     ends = [_iteration(graph, calls, gpus, order) for _ in range(iterations)]
     timeline = run(graph)
-    finished = [max(timeline.spans[number].end for number in numbers) * 1e-12 for numbers in ends]
+    finished = [max(timeline.spans[number].end for number in numbers) / PICOSECONDS for numbers in ends]
     steady = (finished[-1] - finished[0]) / (iterations - 1) if iterations > 1 else finished[0]
     whole = part.seq_q
-    return Ring(gpus, steady, calls.attention(whole, whole, problem.causal), timeline)
+    return Ring(
+        gpu=spec.name,
+        kernel=calls.choice.profile.name,
+        order=order,
+        gpus=gpus,
+        seconds=steady,
+        alone_seconds=calls.attention(whole, whole, problem.causal),
+        ranks=_ranks(timeline, gpus, steady, iterations),
+        timeline=timeline,
+    )
+
+
+def _ranks(timeline: Timeline, gpus: int, seconds: float, iterations: int) -> tuple[Rank, ...]:
+    """What each GPU does in one iteration of `seconds`."""
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    for span, task in zip(timeline.spans, timeline.graph.tasks, strict=True):
+        spent[task.place, task.name.split()[-1]] += (span.end - span.start) / PICOSECONDS / iterations
+    found = []
+    for rank in range(gpus):
+        place = f"gpu {rank}"
+        attention, merges = spent[place, "attention"], spent[place, "merge"] + spent[place, "output"]
+        sending = spent[f"{place} to gpu {(rank + 1) % gpus}", "V"]
+        waiting = max(seconds - attention - merges, 0.0)
+        found.append(Rank(rank=rank, attention=attention, merges=merges, waiting=waiting, sending=sending))
+    return tuple(found)
 
 
 class _Calls(NamedTuple):
     """Times of the kernels of one GPU, in seconds."""
 
-    spec: GpuSpec
+    link: Peers
     part: AttentionProblem
     choice: KernelChoice
     setting: Setting
@@ -131,17 +202,17 @@ class _Calls(NamedTuple):
         schedule = _block(choice, queries, keys, causal).with_copies(copies)
         return attention_time(choice.spec, choice, schedule, part, self.setting).stages["launch"]
 
-    def merge(self, queries: int, *, first: bool) -> float:
-        values = self.part.batch * queries * self.part.q_heads * self.part.head_dim_v
-        op = Memory("merge", values * (FIRST_MERGE_BYTES if first else MERGE_BYTES), launches=1 if first else 4)
-        return memory_op_seconds(self.choice.spec, op, None)
+    def elementwise(self, kernels: Elementwise, queries: int) -> float:
+        rows = self.part.batch * queries * self.part.q_heads
+        moved = rows * (self.part.head_dim_v * kernels.value_bytes + kernels.row_bytes)
+        return memory_op_seconds(self.choice.spec, Memory("elementwise", moved, kernels.launches), None)
 
     def send(self) -> float:
         """K and V of a part to the next GPU."""
-        peer, part = self.spec.link.peer, self.part
-        assert peer is not None
-        moved = part.batch * part.seq_kv * part.kv_heads * (part.head_dim + part.head_dim_v) * part.element_bytes
-        return moved / (peer.gbps * 1e9 * (peer.eff or 1.0))
+        part = self.part
+        return self.link.send_seconds(
+            part.batch * part.seq_kv * part.kv_heads * (part.head_dim + part.head_dim_v) * part.element_bytes
+        )
 
 
 def _block(choice: KernelChoice, queries: int, keys: int, causal: bool) -> TileSchedule:
@@ -153,7 +224,7 @@ def _block(choice: KernelChoice, queries: int, keys: int, causal: bool) -> TileS
 
 def _iteration(graph: TaskGraph, calls: _Calls, gpus: int, order: Order) -> list[int]:
     """One call of ring attention on all GPUs; the last task of each GPU."""
-    tokens, causal = calls.part.seq_q, calls.part.causal
+    tokens, causal, costs = calls.part.seq_q, calls.part.causal, _costs()
     half = tokens // 2
     # What a GPU computes at a step, as (queries, keys, causal), and how long it takes.
     own, full = (tokens, tokens, causal), (tokens, tokens, False)
@@ -171,14 +242,19 @@ def _iteration(graph: TaskGraph, calls: _Calls, gpus: int, order: Order) -> list
                 waits = [task for task in (done[rank], done[to], held[rank]) if task is not None]
                 arriving[to] = graph.add(f"step {step} K and V", f"gpu {rank} to gpu {to}", sending, waits)
         for rank in range(gpus):
-            call = own if step == 0 else full
+            call, some = own if step == 0 or order == "striped" else full, False
             if step and causal:
                 if order == "zigzag":
                     call = early if step <= rank else late
-                elif step > rank:
+                elif order == "contiguous" and step > rank:
                     continue
+                # The late half in zigzag; all but the first token of a stripe.
+                some = step > rank
             waits = [task for task in (held[rank],) if task is not None]
             attended = graph.add(f"step {step} attention", f"gpu {rank}", seconds[call], waits)
-            done[rank] = graph.add(f"step {step} merge", f"gpu {rank}", calls.merge(call[0], first=step == 0), [attended])
+            beside = calls.elementwise(costs.merge if step else costs.first, call[0])
+            if some:
+                beside += calls.elementwise(costs.slice, call[0])
+            done[rank] = graph.add(f"step {step} merge", f"gpu {rank}", beside, [attended])
         held = arriving
-    return [task for task in done if task is not None]
+    return [graph.add("output", f"gpu {rank}", calls.elementwise(costs.last, tokens)) for rank in range(gpus)]

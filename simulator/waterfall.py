@@ -69,12 +69,15 @@ class KernelTime(NamedTuple):
         had no need to.
     merge : float
         Seconds of the kernel behind it that merges the parts of rows whose keys were divided; 0 where there is none.
+    moved : dict
+        Bytes through L2 and from DRAM.
     """
 
     stages: dict[str, float]
     busy: dict[str, float]
     correction: float
-    merge: float = 0.0
+    merge: float
+    moved: dict[str, float]
 
 
 def attention_time(
@@ -138,7 +141,8 @@ def attention_time(
     merging, rule, merge = merge_kernel(choice.profile, problem, partial, merged), choice.profile.split, 0.0
     if merging is not None and rule is not None and "side" not in off:
         merge = merge_seconds(spec, rule, merging, parts, replayed=setting.replayed)
-    return KernelTime(ladder.stages, busy | floors, correction, merge)
+    moved = {"l2": call.moved.l2, "dram": call.moved.dram}
+    return KernelTime(ladder.stages, busy | floors, correction, merge, moved)
 
 
 class Recording(NamedTuple):

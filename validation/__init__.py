@@ -14,6 +14,7 @@ calibrate    constants of a kernel on a GPU, with their scores and bands
 scoreboard   every run that the protocol names, by class
 bars, causes, page, scorings  what the scoreboard reached, why it misses, its page and its log
 calibration_page  the page of all calibrations
+claims/      what published systems report for themselves, asked of the simulator
 bench/       measures kernels on the GPU at hand
 """
 

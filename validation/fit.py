@@ -80,7 +80,7 @@ class Case(NamedTuple):
         question = asked.question
         mask_class, axes = question.pattern.family.mask_class(), len(question.layout.grid)
         choice = choose_kernel(asked.spec, question.problem, mask_class, axes, kernel=asked.kernel, known=())
-        choice = with_tile(choice, asked.tiles.get("q_tile"), asked.tiles.get("kv_tile"))
+        choice = with_tile(choice, question.problem, asked.tiles.get("q_tile"), asked.tiles.get("kv_tile"))
         heads = question.problem.batch * question.problem.q_heads // choice.tiling.pack
         schedule = question.pattern.family.schedule(question.layout, choice.tiling).with_copies(heads)
         return Case(run, choice, schedule, question.problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from ..facts import UserError
 from .runs import Runs
 from .schedule import BlockGrid, Kind, TileSchedule, flat_schedule
+from .visits import visits
 
 Ints = NDArray[np.int64]
 
@@ -69,6 +71,38 @@ def from_bsr(
         mask_free=bool((kind != Kind.PARTIAL).all()),
         blocks=BlockGrid(max(q_tile, kv_tile), int((kind <= Kind.GATHER).sum()), rows * -(-seq_kv // kv_tile)),
     )
+
+
+def coarsened(schedule: TileSchedule, block: int) -> TileSchedule:
+    """A flat schedule in blocks of so many queries and keys: what touches a block makes it visited, as of a block mask.
+
+    A block is FULL where all of it was, and PARTIAL otherwise; the live pairs stay what they were.
+
+    Raises
+    ------
+    UserError
+        The visits lie on no fixed grid, or not all of them are FULL or PARTIAL.
+
+    Examples
+    --------
+    >>> fine = from_bsr([0, 1, 1, 2, 4], [0, 1, 2, 3], q_tile=64, kv_tile=64, seq_q=256, seq_kv=256)
+    >>> coarse = coarsened(fine, 128)
+    >>> coarse.visited, coarse.full, coarse.pairs == fine.pairs
+    (3, 0, True)
+    """
+    if block < 1:
+        raise UserError(f"block must be at least 1, got {block}")
+    found = visits(schedule.retile(block, block))
+    made = from_bsr(
+        found.row_first,
+        found.tile,
+        q_tile=block,
+        kv_tile=block,
+        seq_q=schedule.seq_q,
+        seq_kv=schedule.seq_kv,
+        kinds=found.kind,
+    )
+    return replace(made, pairs_per_copy=schedule.pairs_per_copy)
 
 
 def _integers(name: str, values: Any) -> Ints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from ..facts import UserError
 from .layout import Tiling, TokenLayout
 from .model import Model, Projection
@@ -124,3 +126,47 @@ def weight_bytes(model: Model) -> int:
     """
     of_layer = sum(product.inputs * product.outputs for product in projections(model))
     return ELEMENT_BYTES * (model.layers * of_layer + 2 * model.vocab * model.hidden)
+
+
+ALL_REDUCES = 2
+"""All-reduces of a layer whose heads and feed-forward are divided: behind the output projection, and behind the feed-forward."""
+
+
+def share_of(model: Model, gpus: int) -> Model:
+    """What each of several GPUs has of a language model under tensor parallelism.
+
+    Heads, the inner width of the feed-forward and the vocabulary are divided; norms and residuals of every token are on all GPUs.
+    K/V heads that are fewer than the GPUs are on several of them.
+
+    Raises
+    ------
+    UserError
+        The model is not divided that way, or not into so many parts.
+
+    References
+    ----------
+    Megatron-LM, arXiv 1909.08053.
+
+    Examples
+    --------
+    >>> from simattn.workloads import models
+    >>> part = share_of(models.load("llama-3.1-70b"), 16)
+    >>> part.q_heads, part.kv_heads, part.ffn_hidden
+    (4, 1, 1792)
+    """
+    if gpus == 1:
+        return model
+    if model.kind != "llm" or model.projections:
+        raise UserError(f"only plain language models are divided over heads, not {model.name}")
+    for name, count in (("query heads", model.q_heads), ("inner width", model.ffn_hidden)):
+        if gpus < 1 or count % gpus:
+            raise UserError(f"the {name} of {model.name}, {count}, cannot be divided over {gpus} GPUs")
+    if model.kv_heads % gpus and gpus % model.kv_heads:
+        raise UserError(f"the K/V heads of {model.name}, {model.kv_heads}, cannot be divided over {gpus} GPUs")
+    return msgspec.structs.replace(
+        model,
+        q_heads=model.q_heads // gpus,
+        kv_heads=max(model.kv_heads // gpus, 1),
+        ffn_hidden=model.ffn_hidden // gpus,
+        vocab=-(-model.vocab // gpus),
+    )

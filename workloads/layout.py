@@ -71,6 +71,9 @@ class Tiling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         KV tiles start at the first key that a q tile needs, not on a fixed grid.
     major : str
         Axis of the tiles that CTAs own: `kv` where they own keys and visit queries.
+    block : int
+        Tokens along each side of the blocks of the mask by which the kernel finds what to visit: every tile of a block that it
+        lists is visited, and masked if the block is; 0 where tiles themselves are listed.
     """
 
     q: tuple[Size, ...]
@@ -78,6 +81,7 @@ class Tiling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pack: Size = 1
     dynamic_kv: bool = False
     major: Literal["q", "kv"] = "q"
+    block: Annotated[int, Meta(ge=0, le=2**20)] = 0
 
     @property
     def q_rows(self) -> int:

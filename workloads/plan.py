@@ -7,12 +7,13 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..facts import UserError
 from .backward import backward_schedule, postprocess_bytes, preprocess_bytes
 from .expressions import Formula, value
-from .families import Band, Box, Family
+from .families import Band, Box, Family, Listed
 from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
@@ -71,6 +72,20 @@ def build_plan(
     before = [_side(side, names) for side in system.side if side.when == "before"]
     after = [_side(side, names) for side in system.side if side.when == "after"]
     return (*before, *ops, *after)
+
+
+def selection(system: System, family: Family, problem: AttentionProblem, layout: TokenLayout) -> tuple[SideOp, ...]:
+    """What a selecting layer of a decode step runs beside full attention.
+
+    Examples
+    --------
+    >>> from simattn.workloads import Pattern
+    >>> tidal = Pattern("tidal", published=True)
+    >>> problem = AttentionProblem(q_heads=32, seq_q=1, seq_kv=10240, head_dim=128, phase="decode")
+    >>> [op.name for op in selection(tidal.system, tidal.family, problem, TokenLayout(grid=(10240,), queries=1))]
+    ['scores of all keys', 'top keys']
+    """
+    return tuple(_side(side, _numbers(system, (family,), problem, layout)) for side in system.select)
 
 
 def _numbers(system: System, families: Sequence[Family], problem: AttentionProblem, layout: TokenLayout) -> dict[str, float]:
@@ -133,7 +148,7 @@ def _main(
     if tiling.major == "kv":
         return kv_major_plan(schedule, problem, family.mask_class(), system.kernel, launches)
     ops: list[Op] = [Attention("attention", schedule, family.mask_class(), system.kernel, launches)]
-    if isinstance(family, Box) and family.needs_permutation(layout, tiling):
+    if isinstance(family, Box | Listed) and family.needs_permutation(layout, tiling):
         ops.insert(0, _permutation(family, problem, layout, tiling))
     if layout.text and schedule.seq_q == prod(layout.grid):
         # The pattern is one of the queries of the grid: those of the text have a kernel of their own.
@@ -237,6 +252,10 @@ def dense_part(layout: TokenLayout, problem: AttentionProblem, tiling: Tiling, k
 
 def _all_heads(family: Family, layout: TokenLayout, problem: AttentionProblem, tiling: Tiling) -> TileSchedule:
     """The schedule of a family over all heads and items, each head with its own table where the family has them."""
+    if tiling.block and len(tiling.q) == len(tiling.kv) == 1 and family.mask_class() != "dense":
+        q, kv = max(tiling.q_rows, tiling.block), max(tiling.kv_rows, tiling.block)
+        blocks = msgspec.structs.replace(tiling, q=(q,), kv=(kv,), block=0)
+        return _all_heads(family, layout, problem, blocks).retile(tiling.q_rows, tiling.kv_rows)
     by_heads = getattr(family, "schedule_heads", None)
     if by_heads is None:
         return _with_heads(family.schedule(layout, tiling), problem, tiling)
@@ -255,8 +274,8 @@ def _head_tiles(problem: AttentionProblem, tiling: Tiling) -> int:
     return problem.q_heads // tiling.pack
 
 
-def _permutation(family: Box, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Memory:
-    """Q, K and V into tiles, O back: each is read and written once."""
+def _permutation(family: Box | Listed, problem: AttentionProblem, layout: TokenLayout, tiling: Tiling) -> Memory:
+    """Q, K and V into another order, O back: each is read and written once."""
     padded_q, padded_kv = family.permuted(layout, tiling)
     tokens, d, dv = prod(layout.grid), problem.head_dim, problem.head_dim_v
     per_q = (tokens + padded_q) * (d + dv) * problem.q_heads

@@ -286,6 +286,8 @@ class TileSchedule:
     def of_group(self, group: Group) -> TileSchedule:
         """The rows of one of its groups alone, as often as `group` says.
 
+        Examples
+        --------
         >>> from simattn.workloads import schedule
         >>> s = schedule("ragged", seq_q=768, lengths=[256, 512])
         >>> [s.of_group(g).visited for g in s.groups]

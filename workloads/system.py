@@ -191,6 +191,8 @@ class System(_Table, frozen=True, kw_only=True):
     """Launches of the main attention."""
     parts: tuple[Part, ...] = ()
     side: tuple[Side, ...] = ()
+    select: tuple[Side, ...] = ()
+    """What a selecting layer of a decode step runs beside full attention, where other layers reuse what it found."""
     workload: Workload
     policy: Policy = Policy()
     claims: tuple[Claim, ...] = ()
@@ -213,6 +215,11 @@ class System(_Table, frozen=True, kw_only=True):
         for side in self.side:
             for formula in side.formulas().values():
                 check(formula, (*PROBLEM_NAMES, *SCHEDULE_NAMES, *own))
+        for side in self.select:
+            for formula in side.formulas().values():
+                check(formula, (*PROBLEM_NAMES, *own))
+        if self.select and not self.policy.select_layers:
+            raise UserError(f"{self.name} says what a selecting layer runs, and has none")
 
 
 systems: Shelf[System] = Shelf(Path(__file__).parent / "systems", "pattern", System)

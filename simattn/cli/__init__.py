@@ -13,8 +13,10 @@ import click
 from ..facts import UserError
 from .breakeven import breakeven
 from .calibrate import calibrate
+from .claims import claims
 from .compare import compare
 from .complaints import complaints
+from .decode import decode
 from .e2e import e2e
 from .explain import explain
 from .hw import hw
@@ -23,8 +25,13 @@ from .mask import mask
 from .measure import measure
 from .models import models
 from .offload import offload
+from .optimize import optimize
 from .patterns import patterns
 from .predict import predict
+from .report import report
+from .ring import ring
+from .roofline import roofline
+from .sweep import sweep
 from .trace import trace
 from .validate import validate
 
@@ -38,9 +45,15 @@ def simattn() -> None:
     simattn predict --hw b200 --pattern radial       time, speedup, bounds, and where the time goes
     simattn explain --hw b200 --pattern radial       where the speedup goes: limit or bug
     simattn breakeven --hw a100 --pattern radial     from which length it beats dense
+    simattn optimize --hw b200 --pattern gna --sparsity 0.91   tiles and strides that nothing beats
     simattn e2e --hw h100 --model hunyuan-video --pattern radial   what is left of it in the model
+    simattn decode --hw a100 --model llama-2-7b --pattern tidal --context 32768   decode steps, layer by layer
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    simattn ring --hw h800 --model llama-3.1-8b --seq-q 65536 --gpus 8   several GPUs share a sequence
     simattn compare --hw h100,b200 --patterns radial,gna --model hunyuan-video   ranked
+    simattn roofline --hw h100 -o roofline.html      roofs of a GPU, patterns below them
+    simattn report --hw b200 --pattern radial -o radial.html   all of it as one page
+    simattn sweep --hw h100,b200 --pattern gna --vary stride=1,4,16 -o gna.parquet   a table of many
     simattn patterns list                            what --pattern takes
     simattn hw list                                  what --hw takes
     simattn complaints                               public threads on slow sparse attention, answered
@@ -53,9 +66,9 @@ def simattn() -> None:
     """
 
 
-ANSWERS = (predict, explain, compare, breakeven, e2e, offload, trace)
+ANSWERS = (predict, explain, compare, breakeven, optimize, sweep, e2e, decode, offload, ring, roofline, report, trace)
 LISTS = (patterns, mask, hw, models, kernels, complaints)
-TRUST = (validate, calibrate, measure)
+TRUST = (validate, claims, calibrate, measure)
 
 for command in (*ANSWERS, *LISTS, *TRUST):
     simattn.add_command(command)

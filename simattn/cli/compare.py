@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from typing import Any
 
 import click
 
-from .options import problem_setting, problem_sizes
+from .options import comma_names, problem_setting, problem_sizes
+from .output import Form, print_rows, row_formats, with_progress
 from .predict import compile_notice
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if not names:
-        raise click.BadParameter("expected names with commas between them")
-    return names
-
-
 @click.command()
-@click.option("--hw", required=True, metavar="GPU,...", callback=_names, help="Names, aliases or TOML files of GPUs.")
-@click.option("--patterns", required=True, metavar="NAME,...", callback=_names, help="Names or TOML files of patterns.")
+@click.option("--hw", required=True, metavar="GPU,...", callback=comma_names, help="Names, aliases or TOML files of GPUs.")
+@click.option("--patterns", required=True, metavar="NAME,...", callback=comma_names, help="Names or TOML files of patterns.")
 @problem_sizes
 @problem_setting
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-def compare(hw: list[str], patterns: list[str], as_json: bool, as_csv: bool, **options: Any) -> None:
+@row_formats
+def compare(hw: list[str], patterns: list[str], form: Form, **options: Any) -> None:
     """Rank patterns on GPUs by their predicted latency.
 
     Each pattern runs in its published setting; without options that say otherwise, on its published workload. A row that has no
@@ -39,35 +29,13 @@ def compare(hw: list[str], patterns: list[str], as_json: bool, as_csv: bool, **o
     """
     from ..comparison import compare as run
 
-    if as_json and as_csv:
-        raise click.UsageError("give either --json or --csv")
     given = {name: value for name, value in options.items() if value is not None}
     with compile_notice():
-        answer = _with_progress(run, hw, patterns, given)
-    rows = answer.to_dicts()
-    if as_json:
-        click.echo(json.dumps(rows))
-    elif as_csv:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    else:
+        answer = with_progress(len(hw) * len(patterns), lambda progress: run(hw, patterns, progress=progress, **given))
+    if form == "table":
         from ..report import print_comparison
 
         print_comparison(answer)
-
-
-def _with_progress(run: Any, hw: list[str], patterns: list[str], options: dict[str, Any]) -> Any:
-    """Run with a progress bar on stderr, where somebody watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(hw) * len(patterns))
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done)
-
-        return run(hw, patterns, progress=progress, **options)
+    else:
+        rows = answer.to_dicts()
+        print_rows(list(rows[0]), rows, form=form, title="simattn compare")

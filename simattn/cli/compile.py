@@ -154,7 +154,7 @@ def _print(rows: list[Compiled], *, as_json: bool) -> None:
     from .output import print_rows
 
     if as_json:
-        print_rows([], [msgspec.to_builtins(row) for row in rows], as_json=True)
+        print_rows([], [msgspec.to_builtins(row) for row in rows], form="json")
         return
     table = []
     for row in rows:
@@ -184,4 +184,4 @@ def _print(rows: list[Compiled], *, as_json: bool) -> None:
         "ctas": "CTAs\nan SM",
         "serial": "serial\ncycles",
     }
-    print_rows([titles.get(key, key) for key in table[0]], table, as_json=False)
+    print_rows([titles.get(key, key) for key in table[0]], table)

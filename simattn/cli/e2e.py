@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--dense-steps", type=click.IntRange(0), help="Steps that keep dense attention; by default as the system is used.")
 @click.option("--dense-layers", type=click.IntRange(0), help="Layers that keep dense attention; likewise.")
 @click.option("--attn-share", type=float, help="Measured share of self-attention in the dense run, in place of a simulated rest.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="Tensor parallelism over so many GPUs.")
 @click.option("--eager", is_flag=True, help="Elementwise work op by op, without a compiler; for models whose code was counted.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write one step as a trace for Perfetto.")
 @json_option
@@ -32,6 +33,7 @@ def e2e(
     dense_steps: int | None,
     dense_layers: int | None,
     attn_share: float | None,
+    gpus: int,
     eager: bool,
     output: str | None,
     as_json: bool,
@@ -43,6 +45,7 @@ def e2e(
     simattn e2e --hw h100 --model hunyuan-video --pattern radial --dense-steps 12
     simattn e2e --hw b200 --model flux-dev-4k --pattern gna --text 0 --set window=80x80 --set stride=16x16 --attn-share 0.518
     simattn e2e --hw h100 --model llama-3.1-8b --pattern sliding_window --set window=4096
+    simattn e2e --hw h100 --model llama-3.1-70b --pattern minference --gpus 8
     """
     from ..facts import UserError
     from ..simulator.e2e import e2e as run
@@ -66,6 +69,7 @@ def e2e(
             dense_steps=dense_steps,
             dense_layers=dense_layers,
             attention_share=attn_share,
+            gpus=gpus,
             eager=eager,
             setting=setting,
             **given,
@@ -85,8 +89,9 @@ def _print(answer: EndToEnd, eager: bool) -> None:
     from rich.table import Table
 
     count, console = answer.counts, Console(highlight=False)
+    where = f"{answer.gpus} x {answer.gpu}" if answer.gpus > 1 else answer.gpu
     console.print(
-        f"[bold]{answer.model}[/bold] with {answer.pattern} on {answer.gpu}: kernel {answer.kernel}, dense {answer.dense_kernel}"
+        f"[bold]{answer.model}[/bold] with {answer.pattern} on {where}: kernel {answer.kernel}, dense {answer.dense_kernel}"
     )
     passes = f", {count.passes} passes a step" if count.passes > 1 else ""
     console.print(
@@ -108,6 +113,10 @@ def _print(answer: EndToEnd, eager: bool) -> None:
     console.print(table)
     kernels = "elementwise ops one by one, at the rate of a copy" if eager else "fused elementwise kernels"
     console.print(f"\nassumed: {kernels}, one stream, settled clocks; text encoder and decoder are not part of it")
+    if answer.gpus > 1:
+        console.print(
+            "all GPUs have as many heads and the same work on each; all-reduces by NCCL's rings, not hidden under other work"
+        )
 
 
 e2e.params = [option for option in e2e.params if option.name not in ("seed", "q_tile", "kv_tile")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .options import json_option
-from .output import print_rows
+from .output import Form, print_rows, row_formats
 
 
 @click.group()
@@ -17,8 +17,8 @@ def hw() -> None:
 
 
 @hw.command("list")
-@json_option
-def list_(as_json: bool) -> None:
+@row_formats
+def list_(form: Form) -> None:
     """List the GPUs that --hw takes."""
     from ..hwspecs import gpus
 
@@ -42,7 +42,7 @@ def list_(as_json: bool) -> None:
             }
         )
     header = ["name", "aliases", "GPU", "arch", "SMs", "dense bf16\nTFLOP/s", "DRAM\nGB/s", "L2\nMiB", "max clock\nMHz"]
-    print_rows(header, rows, as_json=as_json)
+    print_rows(header, rows, form=form)
 
 
 @hw.command()
@@ -92,9 +92,9 @@ def show(name: str, as_json: bool) -> None:
 
 @hw.command()
 @click.argument("names", nargs=-1, metavar="[GPU]...")
-@json_option
+@row_formats
 @click.pass_context
-def check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+def check(ctx: click.Context, names: tuple[str, ...], form: Form) -> None:
     """Hold the numbers of GPUs (all shipped ones, or files) against each other; exit 1 if any contradict.
 
     A check is vacuous where a factor was computed from the very peak that it is held against.
@@ -107,7 +107,7 @@ def check(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
         for name in names or gpus.names()
         for finding in run(gpus.load(name))
     ]
-    print_rows(["GPU", "status", "check"], rows, as_json=as_json)
+    print_rows(["GPU", "status", "check"], rows, form=form)
     if any(row["status"] == "off" for row in rows):
         ctx.exit(1)
 

@@ -8,7 +8,7 @@ import click
 
 from .compile import compile_
 from .options import hw_option, json_option
-from .output import print_rows
+from .output import Form, print_rows, row_formats
 from .predict import compile_notice
 
 
@@ -21,8 +21,8 @@ kernels.add_command(compile_)
 
 
 @kernels.command("list")
-@json_option
-def list_(as_json: bool) -> None:
+@row_formats
+def list_(form: Form) -> None:
     """List the kernels that --kernel takes."""
     from ..kernels import kernels as shelf
 
@@ -30,7 +30,7 @@ def list_(as_json: bool) -> None:
     rows = [
         {"name": k.name, "title": k.title, "archs": list(k.archs), "masks": list(k.masks), "program": k.program} for k in entries
     ]
-    print_rows(["name", "kernel", "architectures", "masks", "program"], rows, as_json=as_json)
+    print_rows(["name", "kernel", "architectures", "masks", "program"], rows, form=form)
 
 
 @kernels.command()
@@ -66,8 +66,8 @@ def show(name: str, as_json: bool) -> None:
 @hw_option
 @click.option("--head-dim", type=click.IntRange(8, 1024), default=128, show_default=True, help="Head width.")
 @click.option("--causal", is_flag=True, help="The tile that causal calls take.")
-@json_option
-def loop(name: str, hw: str, head_dim: int, causal: bool, as_json: bool) -> None:
+@row_formats
+def loop(name: str, hw: str, head_dim: int, causal: bool, form: Form) -> None:
     """Show a kernel's loop program on a GPU: what a tile costs each unit, and how fast tiles can follow each other.
 
     ResMII is what the busiest unit needs for a tile, RecMII the longest cycle of dependences; no interval is below either.
@@ -99,14 +99,14 @@ def loop(name: str, hw: str, head_dim: int, causal: bool, as_json: bool) -> None
                 "shared_interval": round(float(steady.together[number])),
             }
         )
-    if not as_json:
+    if form == "table":
         tile = f"{choice.tiling.q_rows} queries by {choice.tiling.kv_rows} keys"
         click.echo(
             f"{choice.profile.title} on {spec.title}: program {sm.program.name}, {tile}, head_dim {head_dim}; cycles of an SM"
         )
         click.echo(f"roles: {', '.join(sm.program.roles)}; {sm.ctas} CTA{'s' if sm.ctas > 1 else ''} on an SM")
     header = ["tile", *sm.units("plain"), "ResMII", "RecMII", "interval\none CTA", "interval\nall CTAs"]
-    print_rows(header, rows, as_json=as_json)
+    print_rows(header, rows, form=form)
 
 
 def _text(value: object) -> str:

@@ -58,7 +58,7 @@ def mask(
     mask_class = asked.pattern.family.mask_class()
     choice = choose_kernel(gpus.load(hw, hardware), asked.problem, mask_class, len(asked.layout.grid), kernel)
     # One head is shown, whatever the kernel packs into a tile.
-    tiling = msgspec.structs.replace(with_tile(choice, q_tile, kv_tile).tiling, pack=1)
+    tiling = msgspec.structs.replace(with_tile(choice, asked.problem, q_tile, kv_tile).tiling, pack=1)
     schedule = asked.pattern.schedule(asked.layout, tiling)
     if output is not None:
         _write(schedule, Path(output), asked.pattern.system.title)
@@ -87,9 +87,10 @@ def mask(
 
 def _write(schedule: TileSchedule, path: Path, title: str) -> None:
     if path.suffix in (".png", ".html"):
-        from ..plots import write_block_picture
+        from ..plots import save
+        from ..plots.blocks import blocks_figure
 
-        write_block_picture(schedule, path, title)
+        save(blocks_figure(schedule, title), path)
         return
     import numpy as np
 

@@ -7,7 +7,7 @@ import json
 import click
 
 from .options import json_option
-from .output import print_rows
+from .output import Form, print_rows, row_formats
 
 
 @click.group()
@@ -16,8 +16,8 @@ def models() -> None:
 
 
 @models.command("list")
-@json_option
-def list_(as_json: bool) -> None:
+@row_formats
+def list_(form: Form) -> None:
     """List the models that --model takes."""
     from ..workloads import models as shelf
 
@@ -35,7 +35,7 @@ def list_(as_json: bool) -> None:
         }
         for m in entries
     ]
-    print_rows(["name", "model", "layers", "q heads", "kv heads", "head dim", "tokens", "default shape"], rows, as_json=as_json)
+    print_rows(["name", "model", "layers", "q heads", "kv heads", "head dim", "tokens", "default shape"], rows, form=form)
 
 
 @models.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 @click.option("--kv-gib", type=float, metavar="GIB", help="Memory for keys and values; what the weights leave by default.")
 @click.option("--prefetch", is_flag=True, help="A layer's blocks are known one layer ahead.")
 @click.option("--link-share", type=float, metavar="SHARE", help="Of the host link's peak; that of a large copy by default.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write all hit rates as .html or .png.")
+@click.option("--host-us", type=float, default=0.0, metavar="US", help="Of the host before each layer; none in a CUDA graph.")
 @json_option
 def offload(
     pattern: str | None,
@@ -31,6 +34,8 @@ def offload(
     kv_gib: float | None,
     prefetch: bool,
     link_share: float | None,
+    output: str | None,
+    host_us: float,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -40,6 +45,7 @@ def offload(
 
     \b
     simattn offload --hw a800 --model llama-3.1-8b --pattern sliding_window --set window=4096 --context 65536 --hit-rate 0.9
+    simattn offload --hw h100 --model llama-3.1-8b --pattern quest --context 131072 --hit-rate 0.9 --prefetch -o offload.html
     """
     from ..facts import UserError
     from ..simulator.offload import offload as run
@@ -47,21 +53,38 @@ def offload(
 
     if options.get("model") is None:
         raise UserError("offload needs --model: see simattn models list")
+    if output is not None:
+        from ..plots import check
+
+        check(Path(output))
     with compile_notice():
         call = read_call(pattern, mask_file, hw, settings, options)
         given = {name: call.options[name] for name in ("model", "params", "batch", "dtype") if call.options.get(name) is not None}
-        answer = run(
-            given.pop("model"),
-            call.pattern,
-            call.spec,
-            context=context,
-            hit_rate=hit_rate,
-            kv_memory_gib=kv_gib,
-            prefetch=prefetch,
-            link_share=link_share,
-            setting=Setting(call.options.get("clock", "sustained")),
-            **given,
-        )
+        name, setting = given.pop("model"), Setting(call.options.get("clock", "sustained"))
+
+        def at(hit: float) -> Offload:
+            return run(
+                name,
+                call.pattern,
+                call.spec,
+                context=context,
+                hit_rate=hit,
+                kv_memory_gib=kv_gib,
+                prefetch=prefetch,
+                link_share=link_share,
+                host_us=host_us,
+                setting=setting,
+                **given,
+            )
+
+        answer = at(hit_rate)
+        if output is not None:
+            from ..plots import save
+            from ..plots.offload import HIT_RATES, offload_figure
+
+            words = "fetched a layer ahead" if prefetch else "fetched when selected"
+            save(offload_figure({words: [at(hit) for hit in HIT_RATES]}), Path(output))
+            click.echo(f"simattn: wrote {output}", err=True)
     if as_json:
         import msgspec
 
@@ -92,6 +115,8 @@ def _print(answer: Offload) -> None:
         console.print(f"\noffloaded {answer.speedup:.2f} x as fast")
     even = "never" if answer.break_even_hit is None else f"from {100 * answer.break_even_hit:.1f} % hits"
     console.print(f"pays {even}; the host link sets the pace below {100 * answer.link_bound_below:.1f} %")
+    if answer.link_bound_batch is not None:
+        console.print(f"at {100 * answer.hit_rate:g} % hits it does from {answer.link_bound_batch} sequences on")
 
 
 _UNUSED = (

@@ -252,6 +252,14 @@ def _completions(names: list[str], incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
+def comma_names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    """Names with commas between them, of an option that takes several."""
+    names = None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+    if names == []:
+        raise click.BadParameter("expected names with commas between them")
+    return names
+
+
 def hw_option(function: F) -> F:
     """`--hw`."""
     return click.option("--hw", required=True, metavar="GPU", shell_complete=_complete_hw, help="Name, alias or TOML file.")(

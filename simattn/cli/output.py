@@ -1,19 +1,65 @@
-"""Rows as JSON for programs, or as a table for people."""
+"""Rows as JSON, CSV or HTML for programs and pages, or as a table for people."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import click
 
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+Form = Literal["table", "json", "csv", "html"]
 
-def print_rows(header: Sequence[str], rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Print rows of the same keys; `header` titles the columns of the table."""
-    if as_json:
+
+def row_formats(function: F) -> F:
+    """`--json`, `--csv` and `--html` of a command that prints rows; it gets one of them, or `table`, as `form`."""
+
+    def chosen(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        before = ctx.params.setdefault("form", "table")
+        if value:
+            if before != "table":
+                raise click.UsageError(f"give either --{before} or --{param.name}")
+            ctx.params["form"] = param.name
+
+    for name, text in (("html", "a page with one table"), ("csv", "comma-separated values"), ("json", "one JSON array")):
+        option = click.option(f"--{name}", is_flag=True, expose_value=False, callback=chosen, help=f"Print {text}.")
+        function = option(function)
+    return function
+
+
+def print_rows(header: Sequence[str], rows: Sequence[dict[str, Any]], *, form: Form = "table", title: str = "simattn") -> None:
+    """Print rows of the same keys; `header` titles the columns of a table or page, JSON and CSV have the keys."""
+    if form == "json":
         click.echo(json.dumps(rows))
         return
-    from ..report import print_table
+    cells = [{key: ", ".join(map(str, v)) if isinstance(v, list | tuple) else v for key, v in row.items()} for row in rows]
+    if form == "csv":
+        from ..tables import as_csv
 
-    print_table(header, [[", ".join(v) if isinstance(v, list) else v for v in row.values()] for row in rows])
+        click.echo(as_csv(list(rows[0]) if rows else header, cells), nl=False)
+    elif form == "html":
+        from ..tables import as_html
+
+        click.echo(as_html(header, [list(row.values()) for row in cells], title), nl=False)
+    else:
+        from ..report import print_table
+
+        print_table(header, [list(row.values()) for row in cells])
+
+
+def with_progress(total: int, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
+    """Run `work` beside a bar on stderr, where somebody watches; it tells its argument what it is at, and how much is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done)
+
+        return work(progress)

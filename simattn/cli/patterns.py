@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import json_option
-from .output import print_rows
+from .output import Form, print_rows, row_formats
 
 if TYPE_CHECKING:
     from ..simulator import Prediction
@@ -24,8 +24,8 @@ def patterns() -> None:
 
 @patterns.command("list")
 @click.option("--related", "show_related", is_flag=True, help="Methods that run as another pattern does, or as none.")
-@json_option
-def list_(show_related: bool, as_json: bool) -> None:
+@row_formats
+def list_(show_related: bool, form: Form) -> None:
     """List the patterns that --pattern takes."""
     from ..workloads import related, systems
 
@@ -34,7 +34,7 @@ def list_(show_related: bool, as_json: bool) -> None:
             {"name": name, "attention": r.what, "pattern": r.pattern or "", "options": r.options, "why": r.why, "paper": r.title}
             for name, r in related().items()
         ]
-        print_rows(["name", "attention", "--pattern", "options", "why", "paper"], others, as_json=as_json)
+        print_rows(["name", "attention", "--pattern", "options", "why", "paper"], others, form=form)
         return
     entries = [systems.load(name) for name in systems.names()]
     rows = [
@@ -48,8 +48,8 @@ def list_(show_related: bool, as_json: bool) -> None:
         }
         for e in entries
     ]
-    print_rows(["name", "pattern", "kind", "family", "rule", "a query sees"], rows, as_json=as_json)
-    if not as_json:
+    print_rows(["name", "pattern", "kind", "family", "rule", "a query sees"], rows, form=form)
+    if form == "table":
         click.echo(f"simattn: {len(rows)} patterns; {len(related())} related methods with --related", err=True)
 
 

@@ -93,9 +93,9 @@ def validate(
     if board is not None and log:
         log_scoring(board, Path(log))
     if html:
-        from ..scatter import write_scatter
+        from ..plots.validation import validation_page
 
-        write_scatter(rows, Path(html))
+        Path(html).write_text(validation_page(rows), encoding="utf-8")
         click.echo(f"simattn: wrote {html}", err=True)
     changed = difference(rows, Path(against)) if against else None
     if as_json:

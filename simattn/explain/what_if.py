@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..facts import UserError, unknown_name
 from ..hwspecs import Clock
+from ..kernels import programs
 from ..simulator import Prediction
 from ..simulator.baseline import fastest_dense
 from .case import Case
@@ -79,7 +80,23 @@ def _clock(case: Case, value: str) -> Case:
 
 
 def _order(case: Case, value: str) -> Case:
-    return case.with_kernel({"launch": {"order": _one_of("order", value, ("ascending", "longest_first"))}})
+    return case.with_kernel({"launch": {"order": _one_of("order", value, ("ascending", "longest_first", "by_visits"))}})
+
+
+def _persistent(case: Case, value: str) -> Case:
+    return case.with_kernel({"launch": {"persistent": _one_of("persistent", value, ("yes", "no")) == "yes"}})
+
+
+def _program(case: Case, value: str) -> Case:
+    return case.with_kernel({"program": programs.load(value).name, "wide_program": "", "tiles": {"program": ""}})
+
+
+def _q_stages(case: Case, value: str) -> Case:
+    rows = programs.load(case.kernel.program).rows
+    flat = case.q_tile is None or isinstance(case.q_tile, int) or len(case.q_tile) == 1
+    if not rows or not flat or len(case.run().choice.tiling.q) > 1:
+        raise UserError(f"kernel {case.kernel.name} has no stages of queries to count in: change its q-tile or program")
+    return case._replace(q_tile=rows * max(1, _whole("q-stages", value)))
 
 
 def _buffers(case: Case, value: str) -> Case:
@@ -90,8 +107,11 @@ LEVERS: dict[str, Callable[[Case, str], Case]] = {
     "mask": _mask,
     "q-tile": lambda case, value: case._replace(q_tile=_tile("q-tile", value)),
     "kv-tile": lambda case, value: case._replace(kv_tile=_tile("kv-tile", value)),
+    "q-stages": _q_stages,
     "buffers": _buffers,
+    "program": _program,
     "order": _order,
+    "persistent": _persistent,
     "exp": _exp,
     "bandwidth": _bandwidth,
     "l2": _l2,

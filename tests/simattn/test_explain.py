@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from simattn.facts import UserError
 from simattn.simulator import STAGES
 
 from simattn.explain import LEVERS, explain
@@ -259,9 +260,29 @@ def test_what_ifs_that_change_nothing():
 
 def test_every_lever_can_be_pulled():
     values = {"mask": "all", "q-tile": "4x8x4", "kv-tile": "4x4x8", "buffers": "1", "order": "longest_first", "clock": "boost"}
-    assert {f"{name}={values.get(name, '2x')}" for name in LEVERS} == {
-        what.name for what in explain("gna", "h100", what_if=[f"{name}={values.get(name, '2x')}" for name in LEVERS]).what_if
-    }
+    values |= {"persistent": "no", "program": "wgmma_serial"}
+    asked = [f"{name}={values.get(name, '2x')}" for name in LEVERS if name != "q-stages"]
+    assert asked == [what.name for what in explain("gna", "h100", what_if=asked).what_if]
+    with pytest.raises(UserError, match="no stages of queries"):
+        explain("gna", "h100", what_if=["q-stages=1"])
+
+
+def test_a_kernel_with_one_stage_of_queries_has_tiles_of_half_the_rows():
+    one, half = explain("causal", "b200", seq_q=8192, what_if=["q-stages=1", "q-tile=128"]).what_if
+    assert one.latency_ms == half.latency_ms
+    assert one.change > 1.05
+
+
+def test_orders_of_launch():
+    """Causal rows are the longer the later; where they differ otherwise, only a sorted list is in order."""
+    orders = ["order=ascending", "order=longest_first", "order=by_visits"]
+    up, down, sorted_ = explain("causal", "h100", seq_q=8192, q_heads=8, what_if=orders).what_if
+    assert up.latency_ms > 1.1 * down.latency_ms
+    assert sorted_.latency_ms == pytest.approx(down.latency_ms, rel=0.02)
+    # BigBird has a few rows that see everything, which are no better off at the end than at the beginning.
+    up, down, sorted_ = explain("bigbird", "h100", q_heads=8, kv_heads=8, what_if=orders).what_if
+    assert down.latency_ms > 0.98 * up.latency_ms
+    assert sorted_.latency_ms < 0.85 * up.latency_ms
 
 
 # -- the command line --------------------------------------------------------------------------------------------------

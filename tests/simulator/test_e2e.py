@@ -6,6 +6,8 @@ import json
 
 import pytest
 from simattn.facts import UserError
+from simattn.hwspecs import gpus
+from simattn.simulator.collectives import peers
 from simattn.simulator.e2e import e2e, step_graph
 from simattn.simulator.system import run
 
@@ -122,3 +124,35 @@ def test_language_model_has_one_step_and_logits() -> None:
 def test_what_cannot_be(options: dict, says: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(UserError, match=says):
         e2e(**{"model": "hunyuan-video", "pattern": "radial", "hw": "h100", **options})
+
+
+def test_heads_over_several_gpus() -> None:
+    """Attention and products shrink with the GPUs; norms and residuals do not, and all-reduces come on top."""
+    one, four = (e2e("llama-3.1-8b", "sliding_window", "h100", params={"window": 4096}, gpus=count) for count in (1, 4))
+    assert four.pflops == pytest.approx(one.pflops, rel=1e-6)
+    assert (four.gpus, four.problem["q_heads"], four.problem["kv_heads"]) == (4, 8, 2)
+    of_one, of_four = ({part.name: part.latency_ms for part in found.parts} for found in (one, four))
+    assert of_one["feed-forward up"] / 4.4 < of_four["feed-forward up"] < of_one["feed-forward up"] / 3
+    sums = 2 * 32 * peers(gpus.load("h100")).all_reduce_seconds(one.problem["seq_q"] * 4096 * 2, 4)
+    assert of_four["all-reduces"] == pytest.approx(sums * 1e3)
+    assert one.latency_ms / 4 < four.latency_ms < one.latency_ms / 2
+
+
+def test_several_gpus_as_a_timeline() -> None:
+    found = e2e("llama-3.1-8b", "sliding_window", "h100", params={"window": 4096}, gpus=2)
+    timeline = run(step_graph(found))
+    assert set(timeline.graph.places()) == {"gpu 0", "gpu 1"}
+    assert timeline.seconds == pytest.approx(found.latency_ms * 1e-3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "count", "options", "says"),
+    [
+        ("llama-3.1-8b", 3, {}, "the query heads of llama-3.1-8b, 32, cannot be divided over 3 GPUs"),
+        ("hunyuan-video", 2, {}, "only plain language models are divided over heads, not hunyuan-video"),
+        ("llama-3.1-8b", 2, {"q_heads": 8}, "heads are those of the model, got q_heads"),
+    ],
+)
+def test_what_is_not_divided(model: str, count: int, options: dict, says: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(UserError, match=says):
+        e2e(model, "causal", "h100", gpus=count, **options)

@@ -27,6 +27,20 @@ def test_hunyuan_video_radial():
     assert [op.op for op in p.side] == ["merge"]
 
 
+def test_traffic_is_what_l2_and_dram_are_busy_with():
+    shape = {"seq_q": 4096, "q_heads": 8, "kv_heads": 8, "kernel": "fa4", "clock": "boost"}
+    p, spec = predict("dense", "b200", **shape), gpus.load("b200")
+    one = 4096 * 128 * 2 * 8  # bytes of Q, of K, of V and of O
+    assert p.traffic.dram_bytes == 4 * one
+    assert p.traffic.l2_bytes == 2 * one + 2 * one * (4096 / 256)  # every tile of 256 queries reads all keys and values
+    seconds = p.traffic.l2_bytes / (spec.mem.l2.bytes_per_clk * spec.eff.l2 * spec.clock_hz("boost"))
+    assert p.utilization["l2"] * p.latency_ms == pytest.approx(seconds * 1e3)
+    # A kernel that is launched for each head moves the bytes of all launches.
+    half, whole = (predict("sta", "h100", batch=batch, text=0, fidelity="bound") for batch in (1, 2))
+    assert whole.attention[0].launches == 2 * half.attention[0].launches == 48
+    assert whole.traffic.l2_bytes == pytest.approx(2 * half.traffic.l2_bytes)
+
+
 def test_answer_has_every_field_of_the_contract():
     answer = json.loads(predict("radial", "b200").to_json())
     assert {

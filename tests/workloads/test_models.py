@@ -35,11 +35,20 @@ SHIPPED = {
     "ltx-2b": {"480x704x161": (6930, 6930)},
     "llama-3.1-8b": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
     "llama-3.1-70b": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
+    "llama-2-7b": {"4k": (4096, 4096), "32k": (32768, 32768)},
+    "deepseek-r1-distill-qwen-1.5b": {"8k": (8192, 8192), "32k": (32768, 32768)},
     "qwen2.5-7b": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
     "qwen2.5-72b": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
+    "qwen2.5-1.5b": {"8k": (8192, 8192), "32k": (32768, 32768)},
+    "qwen3-30b-a3b": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
+    "llada-8b": {"4k": (4096, 4096)},
+    "dream-7b": {"4k": (4096, 4096), "8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
     "deepseek-v3.2": {"8k": (8192, 8192), "32k": (32768, 32768), "128k": (131072, 131072)},
 }
 """Tokens of the grid, and of the whole self-attention, per model and shape."""
+
+DENOISING = ("llada-8b", "dream-7b")
+"""Language models that denoise whole sequences."""
 
 STEMS = models.names()
 ALIASES = models.aliases()
@@ -74,7 +83,7 @@ def test_kind_agrees_with_text_phase_and_grid(name):
     axes = {len(shape.grid) for shape in model.shapes.values()}
     if model.kind == "llm":
         assert (texts, model.cross_text, axes) == ({0}, 0, {1})
-        assert (model.phase, model.causal) == ("prefill", True)
+        assert (model.phase, model.causal) == (("diffusion", False) if name in DENOISING else ("prefill", True))
     else:
         assert (model.phase, model.causal) == ("diffusion", False)
         assert axes == ({2} if name.startswith("flux") else {3})
@@ -89,7 +98,7 @@ def test_heads_fill_the_hidden_size(name):
     if name == "deepseek-v3.2":
         assert (model.head_dim, model.head_dim_v, model.problem().head_dim_v) == (192, 128, 128)
     else:
-        assert model.q_heads * model.head_dim == model.hidden
+        assert model.q_heads * model.head_dim == (2 if name == "qwen3-30b-a3b" else 1) * model.hidden
         assert model.problem().head_dim_v == model.head_dim
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from ...facts import UserError
 from ..layout import Tiling, TokenLayout
+from ..orders import Order, token_order
+from ..reorder import boxes_in_order
 from ..runs import Runs, paint
 from ..schedule import Buffer, Group, TileSchedule
 from .axis import Axis, Border, Cut
@@ -46,8 +48,9 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         What becomes of a window that would leave the grid: `clamp` pushes it back inside (neighborhood attention), `cut` drops
         what lies outside, as zero padding and a mask do (SASA; with `stride` b and `window` b + 2h, the halos of HaloNet).
     order : str
-        Order of the tokens in memory: `tiles` for kernels with tiles of several axes, `rows` (row-major) for the flat tiles of
-        FlexAttention, which then visit most of what they mask.
+        Order of the tokens in memory: `tiles` for kernels with tiles of several axes, or one for the flat tiles of FlexAttention:
+        `rows` (row-major), which then visit most of what they mask, or one into which tokens are permuted: `blocks` (boxes of as
+        many tokens as the smaller tile), `morton` or `hilbert` (curves).
 
     Examples
     --------
@@ -62,7 +65,7 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dilation: PerAxis = 1
     causal: bool | tuple[bool, ...] = False
     border: Border = "clamp"
-    order: Literal["tiles", "rows"] = "tiles"
+    order: Literal["tiles", "rows", "blocks", "morton", "hilbert"] = "tiles"
 
     def mask_class(self) -> str:
         return "box" if self.order == "tiles" else "element"
@@ -77,10 +80,10 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             for i, (length, window, stride, dilation, causal) in enumerate(
                 zip(
                     layout.grid,
-                    _spread("window", self.window, layout.grid),
-                    _spread("stride", self.stride, layout.grid),
-                    _spread("dilation", self.dilation, layout.grid),
-                    _spread("causal", self.causal, layout.grid),
+                    per_axis("window", self.window, layout.grid),
+                    per_axis("stride", self.stride, layout.grid),
+                    per_axis("dilation", self.dilation, layout.grid),
+                    per_axis("causal", self.causal, layout.grid),
                     strict=True,
                 )
             )
@@ -96,14 +99,18 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def permuted(self, layout: TokenLayout, tiling: Tiling) -> tuple[int, int]:
         """Tokens of Q and of K after padding to whole tiles of every dilation group; equal to the grid if none is needed."""
+        if self.order != "tiles":
+            return prod(layout.grid), prod(layout.grid)
         axes = self.axes(layout)
         groups = prod(axis.dilation for axis in axes)
         q, kv = (prod(_padded_tiles(axes, tile)) * prod(tile) * groups for tile in (tiling.q, tiling.kv))
         return q, kv
 
     def needs_permutation(self, layout: TokenLayout, tiling: Tiling) -> bool:
-        """Whether tokens must be reordered into tiles: not on one undilated axis, nor under flat tiles."""
+        """Whether tokens must be reordered: not on one undilated axis, nor where they lie row-major under flat tiles."""
         axes = self.axes(layout)
+        if self.order in ("blocks", "morton", "hilbert"):
+            return len(axes) > 1
         return len(tiling.q) == len(axes) and (len(axes) > 1 or axes[0].dilation > 1) and not tiling.dynamic_kv
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
@@ -112,6 +119,8 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if tiling.pack != 1:
             raise UserError("gna has no form with packed GQA heads")
         axes = self.axes(layout)
+        if self.order in ("blocks", "morton", "hilbert"):
+            return self._ordered(axes, self.order, layout, tiling)
         if len(tiling.q) != len(axes) or len(tiling.kv) != len(axes):
             if len(tiling.q) == len(tiling.kv) == 1:
                 return flat_boxes(axes, layout, tiling)
@@ -120,6 +129,17 @@ class Box(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f"got {_by(tiling.q)} and {_by(tiling.kv)}"
             )
         return self._boxes(axes, layout, tiling)
+
+    def _ordered(self, axes: list[Axis], order: Order, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
+        """Tiles are consecutive tokens of another order."""
+        tiling.require_flat(f"order {order}")
+        if any(a.dilation > 1 for a in axes) or layout.text:
+            raise UserError("gna under flat tiles takes no dilation and no text")
+        windows = [a.window_of(np.arange(a.length, dtype=np.int64)) for a in axes]
+        low, high = ([np.asarray(edge) for edge in edges] for edges in zip(*windows, strict=True))
+        return boxes_in_order(
+            low, high, token_order(order, layout, min(tiling.q_rows, tiling.kv_rows)), tiling.q_rows, tiling.kv_rows
+        )
 
     def _boxes(self, axes: list[Axis], layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         """Tiles are boxes of the permuted grid: per axis one interval of kv tiles, and the visited set is their product."""
@@ -209,7 +229,7 @@ def _with_text(runs: Runs, first_key: int, text: int) -> Runs:
     )
 
 
-def _spread(name: str, value: Any, grid: tuple[int, ...]) -> tuple[Any, ...]:
+def per_axis(name: str, value: Any, grid: tuple[int, ...]) -> tuple[Any, ...]:
     """One value per axis from one value or a tuple."""
     if not isinstance(value, tuple):
         return (value,) * len(grid)

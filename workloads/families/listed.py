@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zipfile import BadZipFile
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ...facts import UserError
-from ..bsr import from_bsr
+from ..bsr import coarsened, from_bsr
 from ..heads import stack_heads
 from ..layout import Tiling, TokenLayout
+from ..orders import Order, token_order
+from ..reorder import reordered
 from ..schedule import Kind, TileSchedule
 from .band import Band
 
@@ -34,9 +37,16 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         FlexAttention BlockMask under their own names (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices, BLOCK_SIZE,
         seq_lengths), or the BlockMask itself as `torch.save` writes it (`.pt`; needs torch); or `.npy` with a bool array
         [q blocks, kv blocks] or [heads, q blocks, kv blocks] over the tokens of the call.
+    order : str
+        Order into which the tokens of the grid are permuted before the call: `rows` (row-major, as the file has them), `blocks`,
+        `morton` or `hilbert`. What a partial block leaves out is not known, so all its keys count as seen.
+    block : int
+        Cut the mask into blocks of so many tokens, each of which is kept if any part of it is; 0 for those of the file.
     """
 
     file: str
+    order: Order = "rows"
+    block: Annotated[int, Meta(ge=0, le=2**20)] = 0
 
     def mask_class(self) -> str:
         return "blocks"
@@ -75,7 +85,7 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
 
     def schedule(self, layout: TokenLayout, tiling: Tiling) -> TileSchedule:
         self._check(layout, tiling)
-        return self._head(layout, 0).retile(tiling.q_rows, tiling.kv_rows)
+        return self._tiled(layout, tiling, 0)
 
     def schedule_heads(self, layout: TokenLayout, tiling: Tiling, heads: int) -> TileSchedule:
         listed = self._heads()
@@ -84,8 +94,23 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
         if listed != heads:
             raise UserError(f"mask file {self.file} lists the blocks of {listed} heads, and the call has {heads}")
         self._check(layout, tiling)
-        parts = [self._head(layout, head).retile(tiling.q_rows, tiling.kv_rows) for head in range(heads)]
-        return stack_heads([(part, 1) for part in parts])
+        return stack_heads([(self._tiled(layout, tiling, head), 1) for head in range(heads)])
+
+    def needs_permutation(self, layout: TokenLayout, tiling: Tiling) -> bool:
+        """Whether tokens must be reordered."""
+        return self.order != "rows" and len(layout.grid) > 1
+
+    def permuted(self, layout: TokenLayout, tiling: Tiling) -> tuple[int, int]:
+        """Tokens of Q and of K that are reordered."""
+        return prod(layout.grid), prod(layout.grid)
+
+    def _tiled(self, layout: TokenLayout, tiling: Tiling, head: int) -> TileSchedule:
+        """The blocks of one head in the kernel's tiles, and in the order of the tokens."""
+        own = self._head(layout, head)
+        if not self.needs_permutation(layout, tiling):
+            return own.retile(tiling.q_rows, tiling.kv_rows)
+        order = token_order(self.order, layout, min(tiling.q_rows, tiling.kv_rows))
+        return reordered(own, order, tiling.q_rows, tiling.kv_rows)
 
     def _lengths(self) -> tuple[int, int]:
         content = self._content
@@ -111,6 +136,11 @@ class Listed(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict
 
     def _head(self, layout: TokenLayout, head: int) -> TileSchedule:
         """The blocks of one head, in tiles of their own size."""
+        listed = self._listed(layout, head)
+        return coarsened(listed, self.block) if self.block else listed
+
+    def _listed(self, layout: TokenLayout, head: int) -> TileSchedule:
+        """The blocks of one head, as the file has them."""
         content, seq_q, seq_kv = self._content, layout.query_tokens, layout.tokens
         sizes: dict[str, Any] = {"seq_q": seq_q, "seq_kv": seq_kv}
         if "kv_indices" in content:

@@ -17,6 +17,7 @@ from ...facts import UserError
 from ..blocks import BlockLists, BlockShape, block_schedule
 from ..estimators import OWN, Numbers, choose
 from ..layout import Tiling, TokenLayout
+from ..orders import box_order
 from ..qk import load_qk
 from ..schedule import TileSchedule
 from ..scores import Placement, draw_blocks, head_shares, row_loads
@@ -267,9 +268,8 @@ def _order(block: int | tuple[int, ...], layout: TokenLayout) -> Ints:
     token = np.arange(layout.tokens)
     if not isinstance(block, tuple):
         return token
-    places = np.unravel_index(token[: prod(layout.grid)], layout.grid)
-    keys = [p % b for p, b in zip(places, block, strict=True)][::-1] + [p // b for p, b in zip(places, block, strict=True)][::-1]
-    return np.concatenate([np.lexsort(keys), token[prod(layout.grid) :]])
+    places = np.stack(np.unravel_index(token[: prod(layout.grid)], layout.grid))
+    return np.concatenate([box_order(places, block), token[prod(layout.grid) :]])
 
 
 def _whole(share: float, rounding: str) -> int:

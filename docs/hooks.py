@@ -1,0 +1,23 @@
+"""Lets the reference read the package from a checkout, where its rooms are folders side by side."""
+
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ROOT / "build" / "package"
+"""Where mkdocs.yml looks for the package as it is when installed."""
+
+
+def on_config(config: Any) -> Any:
+    """Lay the package out as setuptools does."""
+    shutil.rmtree(PACKAGES, ignore_errors=True)
+    folders = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-dir"]
+    for name, folder in folders.items():
+        source = ROOT / folder
+        for module in source.rglob("*.py"):
+            target = PACKAGES.joinpath(*name.split(".")) / module.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(module, target)
+    return config
