@@ -222,7 +222,7 @@ def _key(code: Code, work: Work, memory: Memory, numbers: tuple[float, ...]) -> 
     shapes = [table.shape for table in tables]
     digest = blake2b(repr((numbers, memory, code.ring, code.pieces, work.width, shapes)).encode(), digest_size=16)
     for table in tables:
-        digest.update(np.ascontiguousarray(table))
+        digest.update(np.ascontiguousarray(table).data)
     return digest.digest()
 
 
