@@ -16,23 +16,26 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from simattn.sweeps import SweepSpec, sweep
 
 SPEC = {
-    "patterns": ["sliding_window", "gna", "bigbird"],
+    "patterns": ["sliding_window", "gna", "streaming_llm"],
     "hw": ["a100", "h100", "h200", "b200"],
     "vary": {
         "seq_q": [4096, 8192, 16384, 32768],
         "batch": [1, 2, 4, 8],
-        "q_heads": [16, 32],
+        "q_heads": [8, 16, 32],
         "window": [256, 512, 1024, 1536, 2048, 3072, 4096],
-        "stride": [1, 4, 16, 64, 128, 256],
-        "block": [32, 64, 128],
-        "density": [0.02, 0.05, 0.1, 0.2, 0.4],
+        "stride": [1, 16, 256],
+        "sinks": [4, 64, 128, 256],
     },
     "options": {"kv_heads": 8},
 }
-"""Windows, neighborhoods and block-sparse calls of LLM lengths: batch, heads, length, window, stride, block and density vary."""
+"""Windows, neighborhoods and windows with sinks of LLM lengths: batch, heads, length, window, stride and sinks vary."""
+
+KILLED = {**SPEC, "vary": {**SPEC["vary"], "seq_q": [4096, 8192], "batch": [1, 2], "q_heads": [8, 16]}}
+"""A part of it, for a sweep that is killed."""
 
 COMMAND = [sys.executable, "-P", "-c", "from simattn.cli import main; main()", "sweep"]
 
@@ -60,22 +63,28 @@ def kills(times: int) -> None:
     """Kill a sweep again and again, and hold its rows against those of one that was left alone."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "sweep.toml"
-        spec.write_text(toml({**SPEC, "random": 2500}), encoding="utf-8")
+        spec.write_text(toml(KILLED), encoding="utf-8")
         whole, path = Path(folder) / "whole.json", Path(folder) / "killed.json"
-        start = time.perf_counter()
         subprocess.run([*COMMAND, spec, "-o", whole], check=True, stdout=subprocess.DEVNULL)
-        share, draw, done = (time.perf_counter() - start) / times, random.Random(0), 0
+        draw, done = random.Random(0), 0
         while done < times and not path.exists():
+            before = parts(path)
             started = subprocess.Popen([*COMMAND, spec, "-o", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            # Late enough that some points are done between two kills, early enough that all kills come before the end.
-            time.sleep(1.5 + draw.random() * share)
+            # Every fourth time at any moment of the start; otherwise once it has got on.
+            while done % 4 and started.poll() is None and parts(path) == before:
+                time.sleep(0.005)
+            time.sleep(draw.random() * (0.25 if done % 4 else 2.0))
             started.send_signal(signal.SIGKILL)
             done += started.wait() == -signal.SIGKILL
-            parts = len(list(path.with_name(f"{path.name}.parts").glob("part-*.json")))
-            print(f"  kill {done}: {parts} chunks there", flush=True)
+            print(f"  kill {done}: {before} chunks before, {parts(path)} behind", flush=True)
         subprocess.run([*COMMAND, spec, "-o", path], check=True, stdout=subprocess.DEVNULL)
         same = json.loads(path.read_bytes())["rows"] == json.loads(whole.read_bytes())["rows"]
         print(f"killed {done} times: {'the same rows' if same else 'OTHER ROWS'} as undisturbed")
+
+
+def parts(path: Path) -> int:
+    """Finished chunks of a sweep on its way."""
+    return len(list(path.with_name(f"{path.name}.parts").glob("part-*.json")))
 
 
 def toml(spec: dict) -> str:

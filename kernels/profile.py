@@ -6,13 +6,14 @@ it spends outside the loop. It says nothing about the GPU. Every value has its o
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from ..facts import Provenance, Shelf, UserError
+from ..facts import Provenance, Same, Shelf, UserError
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Tiling
 from ..workloads.problem import BYTES
@@ -403,9 +404,16 @@ def candidates(
     >>> [k.name for k in candidates(gpus.load("h100"), "box")][0]
     'natten_hopper'
     """
-    profiles = (kernels.load(name) for name in kernels.names())
-    able = [p for p in profiles if p.serves(spec, mask_class, dtype, head_dim, phase)]
+    able = _able(Same(spec), mask_class, dtype, head_dim, phase)
     if not able:
         wanted = f"{mask_class} masks{'' if phase in FORWARD else f' of phase {phase}'} in {dtype} with head_dim {head_dim}"
         raise UserError(f"no profiled kernel runs {wanted} on {spec.name} ({spec.arch})")
-    return sorted(able, key=lambda p: (p.preference, p.name))
+    return list(able)
+
+
+@lru_cache(maxsize=1024)
+def _able(spec: Same[GpuSpec], mask_class: str, dtype: str, head_dim: int, phase: str) -> tuple[KernelProfile, ...]:
+    """The shipped kernels that can run such a call, the default one first."""
+    profiles = (kernels.load(name) for name in kernels.names())
+    able = (p for p in profiles if p.serves(spec.value, mask_class, dtype, head_dim, phase))
+    return tuple(sorted(able, key=lambda p: (p.preference, p.name)))

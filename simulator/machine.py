@@ -9,6 +9,7 @@ dispatch of CTAs are seen by other SMs. Its cost grows with the number of visits
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -192,12 +193,37 @@ def run(
     """
     events = np.empty((record, 6), np.int64)
     held = min(warm * code.pieces, memory.capacity)
+    # Calls that differ in batch or heads alone have the same part simulated.
+    key = b"" if record else _key(code, work, memory, (sms, slots, prologue, tiles, warm, persistent))
+    if key in _outcomes:
+        return _outcomes[key]
     end, dram_bytes, l2_bytes, recorded = _run(
         code, work, memory, sms, slots, round(prologue * TICKS), tiles * code.pieces, held, persistent, events, record_sms
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")
-    return Outcome(int(end), _busy(code, work), int(dram_bytes), int(l2_bytes), events[:recorded])
+    outcome = Outcome(int(end), _busy(code, work), int(dram_bytes), int(l2_bytes), events[:recorded])
+    if key:
+        if len(_outcomes) >= MOST_OUTCOMES:
+            _outcomes.clear()
+        _outcomes[key] = outcome
+    return outcome
+
+
+MOST_OUTCOMES = 2**14
+"""Simulated kernels that are remembered, a few hundred bytes each."""
+
+_outcomes: dict[bytes, Outcome] = {}
+
+
+def _key(code: Code, work: Work, memory: Memory, numbers: tuple[float, ...]) -> bytes:
+    """A digest of all that a simulated kernel depends on."""
+    tables = [table for table in (*code, *work) if isinstance(table, np.ndarray)]
+    shapes = [table.shape for table in tables]
+    digest = blake2b(repr((numbers, memory, code.ring, code.pieces, work.width, shapes)).encode(), digest_size=16)
+    for table in tables:
+        digest.update(np.ascontiguousarray(table).data)
+    return digest.digest()
 
 
 def _busy(code: Code, work: Work) -> Ints:

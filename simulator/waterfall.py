@@ -115,7 +115,7 @@ def attention_time(
     floors = call.floors()
     ladder.climb("memory", max(floors.values()))
     seconds, correction = ladder.now, 1.0
-    if fidelity == "bound" or "schedule" in off or not sum(call.visits()):
+    if fidelity == "bound" or "schedule" in off or not sum(call.visits):
         ladder.climb("schedule", seconds)
     else:
         if fidelity == "cycle":
@@ -170,7 +170,7 @@ def record(
     Other parameters as in `attention_time`.
     """
     call = _call(spec, choice, schedule, problem, setting)
-    occurring = frozenset(kind for kind, n in enumerate(call.visits()) if n)
+    occurring = frozenset(kind for kind, n in enumerate(call.visits) if n)
     return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz, occurring)
 
 
@@ -216,6 +216,8 @@ class _Call(NamedTuple):
     problem: AttentionProblem
     kinds: Ints
     """Visits of each row, by kind."""
+    visits: list[int]
+    """Visits of all heads and items, by kind."""
     launched: Grid
     masked: MaskPlan
     moved: Traffic
@@ -249,7 +251,8 @@ class _Call(NamedTuple):
         parts = kv_parts(profile, schedule, sms, problem.q_heads // pack, packed=pack > 1)
         launched = grid(profile, schedule, parts, section, sms)
         kinds = kinds_of_rows(schedule, masked)
-        return _Call(sm, choice, schedule, problem, kinds, launched, masked, moved, heads_share, warm, hz)
+        visits = [schedule.total(kinds[:, kind]) for kind in range(len(KINDS))]
+        return _Call(sm, choice, schedule, problem, kinds, visits, launched, masked, moved, heads_share, warm, hz)
 
     def floors(self) -> dict[str, float]:
         """Least seconds that L2 and DRAM need."""
@@ -261,7 +264,7 @@ class _Call(NamedTuple):
 
         None where they do not, or where even one head has too many visits.
         """
-        ctas, visits = self.launched.launched(), sum(self.visits())
+        ctas, visits = self.launched.launched(), sum(self.visits)
         floors, busy = self.floors(), self.on_sms(frozenset())
         waiting = floors["l2"] > STEADY_L2 * busy or floors["dram"] > STEADY_DRAM * busy
         waves = ctas / (self.sm.spec.chip.sm_count * self.sm.ctas)
@@ -276,20 +279,16 @@ class _Call(NamedTuple):
         groups = tuple(g._replace(copies=min(n, g.copies)) for g, n in zip(self.schedule.groups, copies, strict=True))
         fewer = replace(self.schedule, groups=groups)
         call = self if groups == self.schedule.groups else _Call.of(self.sm, self.choice, fewer, self.problem, self.warm, self.hz)
-        return call if sum(call.visits()) <= 8 * PART_VISITS else None
-
-    def visits(self) -> list[int]:
-        """Visits of all heads and items, by kind."""
-        return [self.schedule.total(self.kinds[:, kind]) for kind in range(len(KINDS))]
+        return call if sum(call.visits) <= 8 * PART_VISITS else None
 
     def unit_cycles(self, unit: str) -> float:
         """Cycles of work of a unit, over all SMs."""
-        return sum(n * self.sm.units(kind)[unit] for n, kind in zip(self.visits(), KINDS, strict=True))
+        return sum(n * self.sm.units(kind)[unit] for n, kind in zip(self.visits, KINDS, strict=True))
 
     def on_sms(self, off: Set[str]) -> float:
         """Seconds of all visits on SMs that are always busy."""
         tensor_only = "pipeline" in off
-        cycles = self.unit_cycles("tensor") if tensor_only else float(np.dot(self.visits(), self.sm.steady().together))
+        cycles = self.unit_cycles("tensor") if tensor_only else float(np.dot(self.visits, self.sm.steady().together))
         return cycles * _computed_share(self.schedule, off) / self.sm.spec.chip.sm_count / self.hz
 
     def dispatched(self, off: Set[str]) -> float:
@@ -318,8 +317,8 @@ class _Call(NamedTuple):
         if known:
             raise UserError(f"fidelity cycle cannot leave out {', '.join(known)}; fast can")
         sm, spec, timing = self.sm, self.sm.spec, self.sm.profile.timing
-        if sum(self.visits()) > MOST_VISITS:
-            raise UserError(f"the call has {sum(self.visits()):,} visits; fidelity cycle simulates at most {MOST_VISITS:,}")
+        if sum(self.visits) > MOST_VISITS:
+            raise UserError(f"the call has {sum(self.visits):,} visits; fidelity cycle simulates at most {MOST_VISITS:,}")
         work, tiles = every_cta(self.schedule, self.masked, self.launched, heads_share=self.heads_share, row_bytes=sm.row_bytes)
         memory = sm.memory(
             l2_bytes_per_clk=0.0 if "memory" in off else spec.mem.l2.bytes_per_clk * spec.eff.l2,

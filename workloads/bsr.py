@@ -95,12 +95,12 @@ def coarsened(schedule: TileSchedule, block: int) -> TileSchedule:
     found = visits(schedule.retile(block, block))
     made = from_bsr(
         found.row_first,
-        found.tile,
+        found.tile.astype(np.int64),
         q_tile=block,
         kv_tile=block,
         seq_q=schedule.seq_q,
         seq_kv=schedule.seq_kv,
-        kinds=found.kind,
+        kinds=found.kind.astype(np.int64),
     )
     return replace(made, pairs_per_copy=schedule.pairs_per_copy)
 

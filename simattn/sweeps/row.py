@@ -35,6 +35,10 @@ def _problem(name: str, type: Type, unit: str = "") -> Column:
     return Column(name, type, unit, lambda p: p.problem[name])
 
 
+def _stage(place: int, name: str) -> Column:
+    return Column(f"{name}_ms", "float", "ms", lambda p: p.waterfall[place].latency_ms)
+
+
 COLUMNS = (
     Column("point", "int"),
     Column("pattern", "text"),
@@ -64,7 +68,7 @@ COLUMNS = (
     Column("q_tile", "text", "tokens", lambda p: p.q_tile),
     Column("kv_tile", "text", "tokens", lambda p: p.kv_tile),
     Column("side_ms", "float", "ms", lambda p: sum(op.latency_ms for op in p.side)),
-    *(Column(f"{name}_ms", "float", "ms", lambda p, i=i: p.waterfall[i].latency_ms) for i, name in enumerate(STAGES[:-1])),
+    *(_stage(i, name) for i, name in enumerate(STAGES[:-1])),
     Column("limiter", "text", of=lambda p: p.limiter),
     Column("validity", "text", of=lambda p: p.provenance.validity),
     Column("calibrated", "bool", of=lambda p: p.provenance.calibrated_on is not None),

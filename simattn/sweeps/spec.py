@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -20,7 +20,12 @@ Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 Names = Annotated[tuple[str, ...], Meta(min_length=1)]
 
-OBJECTIVES = {"latency_ms": "minimize", "side_ms": "minimize", "speedup": "maximize", "tflops": "maximize"}
+OBJECTIVES: dict[str, Literal["minimize", "maximize"]] = {
+    "latency_ms": "minimize",
+    "side_ms": "minimize",
+    "speedup": "maximize",
+    "tflops": "maximize",
+}
 """Columns that a search can go for, and which way."""
 
 PROBLEM = tuple(name for name in inspect.signature(question).parameters if name not in ("pattern", "params", "seed"))

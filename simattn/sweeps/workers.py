@@ -61,6 +61,9 @@ def _hash_of(calibrations: Same[tuple[Calibration, ...]]) -> str:
     return sha256(b"".join(msgspec.json.encode(c, order="sorted") for c in calibrations.value)).hexdigest()[:12]
 
 
+IDLE_S = 60
+"""Seconds without work after which a process ends: those of a sweep that was killed go by themselves."""
+
 Predict = Callable[[Sequence[Chunk]], Iterable[tuple[int, list[Row]]]]
 """Rows of chunks, in the order in which they are done."""
 
@@ -94,7 +97,9 @@ def workers(task: Task, points: int, *, jobs: int | None, scheduler: str | None)
             from joblib import Parallel, delayed
         except ImportError:
             raise UserError("more than one process needs joblib: pip install 'simattn[sweep]', or --jobs 1") from None
-        work = Parallel(n_jobs=many, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
+        work = Parallel(
+            n_jobs=many, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs", idle_worker_timeout=IDLE_S
+        )
         yield lambda chunks: work(delayed(task)(chunk) for chunk in chunks)
 
 
@@ -105,7 +110,7 @@ def _cluster(scheduler: str) -> Iterator[Any]:
     except ImportError:
         raise UserError("a cluster needs dask: pip install 'simattn[sweep]'") from None
     try:
-        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         why = str(error).splitlines()
         raise UserError(f"no Dask scheduler answers at {scheduler}{f': {why[0]}' if why else ''}") from None
@@ -118,7 +123,7 @@ def _on_cluster(client: Any, task: Task, chunks: Sequence[Chunk]) -> Iterator[tu
 
     run = uuid4().hex[:12]
     futures = [client.submit(task, chunk, key=f"simattn-sweep-{run}-{chunk[0]}") for chunk in chunks]
-    for future in as_completed(futures, loop=client.loop):
+    for future in as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
         yield future.result()
         future.release()
 

@@ -293,17 +293,17 @@ def test_a_stopped_sweep_goes_on(search, tmp_path):
 
 
 MANY = (
-    "sweep", "--hw", "h100,b200", "--pattern", "sliding_window,gna", "--vary", "window=64..1024:64", "--vary", "stride=1,8,64",
+    "sweep", "--hw", "h100,b200", "--pattern", "sliding_window,gna", "--vary", "window=64..512:64", "--vary", "stride=1,8,64",
     "--vary", "seq_q=1024,2048", "--vary", "q_heads=8,16,24", "--head-dim", "64",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_killed_at_any_moment(jobs, tmp_path):
+@pytest.mark.parametrize(("jobs", "times"), [(1, 3), (2, 1)])
+def test_killed_at_any_moment(jobs, times, tmp_path):
     whole, path = tmp_path / "whole.parquet", tmp_path / "killed.parquet"
     assert run(*MANY, "-o", whole).returncode == 0
     rng, kills = random.Random(jobs), 0
-    while kills < 3:
+    while kills < times:
         started = subprocess.Popen(
             [*SIMATTN, *MANY, "-o", str(path), "--jobs", str(jobs)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -319,7 +319,7 @@ def test_killed_at_any_moment(jobs, tmp_path):
     done = run(*MANY, "-o", path, "--jobs", jobs)
     assert done.returncode == 0, done.stderr
     assert pq.read_table(path).to_pylist() == pq.read_table(whole).to_pylist()
-    assert pq.read_table(path).num_rows == 384
+    assert pq.read_table(path).num_rows == 192
 
 
 # -- who predicts --------------------------------------------------------------------------------------------------------
