@@ -77,7 +77,7 @@ class Family(NamedTuple):
     @property
     def shared(self) -> Ints:
         """Queries that share one window."""
-        return np.prod(self.strides, axis=1)
+        return np.asarray(np.prod(self.strides, axis=1))
 
 
 def family(
