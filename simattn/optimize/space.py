@@ -55,7 +55,7 @@ def checked(vary: Vary, asked: Question) -> dict[str, tuple[Any, ...] | None]:
         if name == TILE and values is not None:
             raise UserError("tile takes no values: the kernel has its own, and --q-tile and --kv-tile fix one")
         if values is None and name != TILE and not (name == ORDER or (box and name in (STRIDE, WINDOW))):
-            raise UserError(f"{name} needs values, as in {name}=32,64,128")
+            raise UserError(f"{name} needs values, as in {name}=VALUE,VALUE")
         if values is not None and not values:
             raise UserError(f"{name} needs at least one value")
     if not vary:
