@@ -86,6 +86,7 @@ def _write_png(found: Optimum, path: Path) -> None:
     if view.bars:
         axes.barh(names, [c.attention_ms for c in rows], color=FRONT, label="attention")
         axes.barh(names, [c.side_ms for c in rows], left=[c.attention_ms for c in rows], color=USUAL, label="beside it")
+        axes.set_xlim(0, 1.04 * max(c.latency_ms for c in rows))
         axes.invert_yaxis()
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     else:

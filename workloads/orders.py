@@ -31,7 +31,7 @@ def token_order(order: Order, layout: TokenLayout, tile: int = 128) -> Ints:
     >>> token_order("morton", TokenLayout(grid=(4, 4))).reshape(4, 4)[0]
     array([0, 1, 4, 5])
     >>> token_order("hilbert", TokenLayout(grid=(2, 2)))
-    array([0, 2, 3, 1])
+    array([0, 1, 3, 2])
     """
     if order == "rows":
         return np.arange(layout.tokens)

@@ -73,16 +73,16 @@ def search(
     most : int
         Candidates to simulate at most.
     """
-    simulated: dict[Any, tuple[Candidate, Configuration]] = {}
-    sorted_out: list[Configuration] = []
+    simulated: dict[Any, Configuration] = {}
 
     def look(candidate: Candidate, total: int) -> None:
         key = (candidate.tiles, tuple(candidate.params.items()))
         if key not in simulated:
-            simulated[key] = candidate, simulate(candidate)
+            simulated[key] = simulate(candidate)
             progress(len(simulated), total)
 
-    firsts, distinct = [], 0
+    firsts: list[Candidate] = []
+    distinct = 0
     for part in candidates():
         distinct += np.size(part.merit.ms)
         firsts.extend(part.of(int(i)) for i in front_of(_arrays(part.merit)))
@@ -91,12 +91,11 @@ def search(
     seeds = (firsts if every else [firsts[i] for i in front_of(_stacked(firsts))])[:most]
     for candidate in seeds:
         look(candidate, len(seeds))
-    sorted_out = _front([found for _, found in simulated.values()], by_keys)
-    left = sorted(_unbeaten(candidates(), merit(sorted_out, by_keys)), key=lambda candidate: candidate.merit.ms)
+    front = _front([*simulated.values()], by_keys)
+    left = sorted(_unbeaten(candidates(), merit(front, by_keys)), key=lambda candidate: candidate.merit.ms)
     unresolved = 0
     for candidate in left:
-        best = merit(sorted_out, by_keys)
-        if candidate.merit.beaten_by(best).any():
+        if candidate.merit.beaten_by(merit(front, by_keys)).any():
             continue
         if len(simulated) >= most:
             unresolved += 1
@@ -104,8 +103,8 @@ def search(
         before = len(simulated)
         look(candidate, len(left))
         if len(simulated) > before:
-            sorted_out = _front([*sorted_out, simulated[next(reversed(simulated))][1]], by_keys)
-    found = sorted((found for _, found in simulated.values()), key=lambda c: (c.latency_ms, c.shared))
+            front = _front([*front, simulated[next(reversed(simulated))]], by_keys)
+    found = sorted(simulated.values(), key=lambda c: (c.latency_ms, c.shared))
     return Found(found, distinct, unresolved)
 
 

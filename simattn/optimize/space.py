@@ -55,7 +55,7 @@ def checked(vary: Vary, asked: Question) -> dict[str, tuple[Any, ...] | None]:
         if name == TILE and values is not None:
             raise UserError("tile takes no values: the kernel has its own, and --q-tile and --kv-tile fix one")
         if values is None and name != TILE and not (name == ORDER or (box and name in (STRIDE, WINDOW))):
-            raise UserError(f"{name} needs values, as in {name}=32,64,128")
+            raise UserError(f"{name} needs values, as in {name}=VALUE,VALUE")
         if values is not None and not values:
             raise UserError(f"{name} needs at least one value")
     if not vary:
@@ -130,10 +130,10 @@ class Neighborhoods:
 
     def candidates(self) -> Iterator[Candidates]:
         """All of them that tiles can tell apart."""
-        asked = self.call.asked
+        asked, rule = self.call.asked, self.call.asked.pattern.family
+        assert isinstance(rule, Box)
         for tiles, window in product(self.tiles, self.windows):
-            own = msgspec.structs.replace(asked.pattern.family, window=window, stride=1)
-            axes = own.axes(asked.layout)
+            axes = msgspec.structs.replace(rule, window=window, stride=1).axes(asked.layout)
             keys = 0.0
             if self.by_keys:
                 pairs = prod(a.pairs() for a in axes) + prod(asked.layout.grid) * asked.layout.text
@@ -190,10 +190,11 @@ class Values:
         named = {name: values for name, values in vary.items() if name != TILE}
         if ORDER in named and named[ORDER] is None:
             named[ORDER] = ORDERS
-        missing = sorted(name for name, values in named.items() if values is None)
+        given = {name: values for name, values in named.items() if values is not None}
+        missing = sorted(named.keys() - given.keys())
         if missing:
-            raise UserError(f"{missing[0]} needs values where {', '.join(sorted(named.keys() - {*missing}))} is varied too")
-        params = [dict(zip(named, values, strict=True)) for values in product(*named.values())]
+            raise UserError(f"{missing[0]} needs values where {', '.join(sorted(given))} is varied too")
+        params = [dict(zip(given, values, strict=True)) for values in product(*given.values())]
         tiles: list[Tiles | None] = [*call.shapes()] if TILE in vary else [None]
         self.all = list(product(params, tiles))
 

@@ -55,13 +55,11 @@ def print_optimum(found: Optimum) -> None:
 def _print_usual(console: Console, found: Optimum) -> None:
     usual, best = found.usual, found.best
     where = " ".join(f"{name} {_value(value)}" for name, value in usual.params.items())
-    tiles = f"tiles {_value(usual.q_tile)} / {_value(usual.kv_tile)}"
+    by = "" if usual.kernel == best.kernel else f"{usual.kernel}, "
+    tiles = f"{by}tiles {_value(usual.q_tile)} / {_value(usual.kv_tile)}"
     loss = usual.latency_ms / best.latency_ms
-    console.print(
-        f"\nusual setting: {where}{', ' if where else ''}{tiles}: {_ms(usual.latency_ms)} ms, {loss:.2f} x the fastest above"
-        if loss > 1.005
-        else f"\nthe usual setting ({where}{', ' if where else ''}{tiles}) is the fastest"
-    )
+    words = f"{loss:.2f} x the fastest above" if loss > 1.005 else "faster than all above" if loss < 0.995 else "as fast"
+    console.print(f"\nusual setting: {where}{', ' if where else ''}{tiles}: {_ms(usual.latency_ms)} ms, {words}")
 
 
 def _row(c: Configuration, varied: list[str]) -> dict[str, str]:

@@ -429,6 +429,7 @@ def runs():
         "backward_mma_sync": ("fa2", "a100", {"q_rows": 128, "kv_rows": 64, "warps": 8}),
         "backward_wgmma": ("fa3", "h100", {"q_rows": 128, "kv_rows": 64}),
         "backward_tcgen05": ("fa4", "b200", {"q_rows": 128, "kv_rows": 128}),
+        "mma_sync_cold": ("natten_ampere", "a100", {"q_rows": 64, "kv_rows": 128, "warps": 8}),
         "kv_major": ("triton", "h100", {"q_rows": 64, "kv_rows": 128}),
         "triton_tcgen05": ("triton", "b200", {"q_rows": 128, "kv_rows": 128}),
         "mla": ("flashmla", "h100", MLA),
@@ -443,7 +444,7 @@ def runs():
         for kernel, hw in CASES:
             for tile in tiles(kernels.load(kernel), gpus.load(hw), d):
                 shape = {"q_rows": prod(tile.q), "kv_rows": prod(tile.kv), "stages": tile.stages, "warps": tile.threads // 32}
-                found.setdefault(tile.program or kernels.load(kernel).program, (kernel, hw, shape | {"d": d}))
+                found.setdefault(kernels.load(kernel).program_of(tile, d), (kernel, hw, shape | {"d": d}))
     return found
 
 
