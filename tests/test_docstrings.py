@@ -22,6 +22,7 @@ ROOMS = [
         "simulator",
         "validation",
         "validation.bench",
+        "validation.claims",
         "validation.sources",
     )
     for m in pkgutil.iter_modules(importlib.import_module(f"simattn.{room}").__path__, f"simattn.{room}.")
