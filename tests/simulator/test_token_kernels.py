@@ -117,7 +117,7 @@ def test_kernels_of_entries_serve_their_workloads():
 
 @pytest.mark.parametrize(("tokens", "batch", "measured"), [(32768, 8, 133.6), (65536, 4, 142.31)])
 def test_published_times_of_infllm_v2(tokens, batch, measured):
-    """OpenBMB/infllmv2_cuda_impl README, H100: whether the selection of blocks is in them it does not say, and either way fits."""
+    """OpenBMB/infllmv2_cuda_impl README, H100; it does not say whether selecting is in them, and either way fits."""
     found = predict("infllm_v2", "h100", seq_q=tokens, seq_kv=tokens, batch=batch)
     (attention,) = found.attention
     assert attention.latency_ms == pytest.approx(measured, rel=0.05)
