@@ -116,8 +116,8 @@ def _print(entry: System, chosen: Pattern, answer: Prediction) -> None:
     if any(policy.values()):
         print_table(["policy", "value"], [[key.replace("_", " "), value] for key, value in policy.items() if value])
     if entry.select:
-        chosen = [[side.name, side.kind, _cost(side.formulas())] for side in entry.select]
-        print_table(["a selecting layer adds", "kind", "by"], chosen)
+        added = [[side.name, side.kind, _cost(side.formulas())] for side in entry.select]
+        print_table(["a selecting layer adds", "kind", "by"], added)
     if entry.claims:
         claims = [[c.metric, f"{c.value:g}", c.setting, c.source] for c in entry.claims]
         print_table(["claim", "value", "setting", "source"], claims)
