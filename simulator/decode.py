@@ -102,8 +102,8 @@ class Decoder(NamedTuple):
         else:
             attention, beside = fastest_dense(asked, self.spec, self.setting).seconds, 0.0
             if role == "select":
-                ops = selection(asked.pattern.system, asked.pattern.family, asked.problem, asked.layout)
-                beside = sum(side_seconds(self.spec, op, None, clock) for op in ops)
+                chosen = selection(asked.pattern.system, asked.pattern.family, asked.problem, asked.layout)
+                beside = sum(side_seconds(self.spec, op, None, clock) for op in chosen)
         tiling = choose_kernel(self.spec, asked.problem, "dense").tiling
         ops = layer_ops(self.model, TokenLayout(grid=(context,), queries=1), tiling, batch=batch)
         first, *others = (side_seconds(self.spec, op, None, clock) for op in ops if not isinstance(op, Attention))
@@ -308,9 +308,9 @@ def decode(
 
 
 def _step(decoder: Decoder, kinds: Sequence[Role], context: int, batch: int, host: float) -> Step:
-    made = {role: decoder.layer(role, context, batch) for role in {*kinds, "full"}}
-    logits = decoder.logits(batch)
-    own, dense = ([made[role] for role in chosen] for chosen in (kinds, ["full"] * len(kinds)))
+    full = decoder.layer("full", context, batch)
+    made = {role: decoder.layer(role, context, batch) for role in set(kinds) - {"full"}}
+    logits, own, dense = decoder.logits(batch), [made.get(role, full) for role in kinds], [full] * len(kinds)
     return Step(
         context=context,
         ms=run(decode_step(own, logits, host=host)).seconds * 1e3,

@@ -115,6 +115,9 @@ def _print(entry: System, chosen: Pattern, answer: Prediction) -> None:
     policy = {field: getattr(entry.policy, field) for field in entry.policy.__struct_fields__}
     if any(policy.values()):
         print_table(["policy", "value"], [[key.replace("_", " "), value] for key, value in policy.items() if value])
+    if entry.select:
+        added = [[side.name, side.kind, _cost(side.formulas())] for side in entry.select]
+        print_table(["a selecting layer adds", "kind", "by"], added)
     if entry.claims:
         claims = [[c.metric, f"{c.value:g}", c.setting, c.source] for c in entry.claims]
         print_table(["claim", "value", "setting", "source"], claims)
@@ -136,11 +139,15 @@ def _plan_rows(entry: System, answer: Prediction) -> list[dict[str, Any]]:
         for op in answer.attention
     ]
     for op in answer.side:
-        cost = "; ".join(f"{field} = {formula}" for field, formula in formulas.get(op.op, {}).items() if formula != 1)
+        cost = _cost(formulas.get(op.op, {}))
         amounts = [f"{n / 1e9:.3g} {unit}" for n, unit in ((op.flops, "GFLOP"), (op.bytes, "GB")) if n]
         kind, time = kinds.get(op.op, "memory"), op.latency_ms * 1e3
         rows.append({"op": op.op, "kind": kind, "latency_us": time, "amount": ", ".join(amounts), "cost": cost})
     return rows
+
+
+def _cost(formulas: dict[str, Any]) -> str:
+    return "; ".join(f"{field} = {formula}" for field, formula in formulas.items() if formula != 1)
 
 
 def _picture(chosen: Pattern, answer: Prediction) -> list[str]:

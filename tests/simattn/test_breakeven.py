@@ -68,3 +68,43 @@ def test_command_line() -> None:
     assert answer["schema"] == "simattn.breakeven/1"
     text = CliRunner().invoke(simattn, args).stdout
     assert f"2 x dense is reached from tokens {answer['value']:,.0f}" in text
+
+
+NSA = {"q_heads": 64, "kv_heads": 4, "head_dim": 128, "head_dim_v": 128}
+"""Of the benchmarks of XunhaoLai/native-sparse-attention-triton, which compare with FlashAttention-2."""
+
+
+def test_nsa_with_all_that_it_runs_beside_attention() -> None:
+    """The whole module was measured on an H100 (its issue 9): slower than dense at 16K tokens, faster at 32K.
+
+    Ours passes dense at 12K, so short of that: the kernel of selected blocks is 27 to 36 % too fast here, and for each 1,000
+    tokens 0.3 ms of the module are in none of the parts that were measured alone. Without the op counts of its code it was 8K.
+    """
+    found = breakeven("nsa", "h100", low=2048, high=131072, points=7, baseline="fa2", **NSA)
+    assert found.above
+    assert found.value is not None
+    assert 11_000 < found.value < 32_768
+    at_32k = predict("nsa", "h100", seq_q=32768, baseline="fa2", **NSA)
+    beside = sum(op.latency_ms for op in at_32k.side)
+    assert at_32k.speedup > 1.5
+    assert beside > 0.35 * at_32k.latency_ms
+
+
+@pytest.mark.parametrize(("tokens", "measured", "close"), [(16384, 1.44, 0.3), (32768, 4.58, 0.2), (131072, 60.15, 0.1)])
+def test_attention_to_compressed_keys(tokens: int, measured: float, close: float) -> None:
+    """README of the same repository, H100: `compressed_attention` without the scores for the selection."""
+    found = predict("nsa", "h100", seq_q=tokens, baseline="fa2", **NSA)
+    (part,) = (run for run in found.attention if run.op == "compressed")
+    assert part.kernel == "triton_masking"
+    assert part.latency_ms == pytest.approx(measured, rel=close)
+
+
+@pytest.mark.parametrize(("tokens", "measured"), [(32768, 10.41), (65536, 36.87), (131072, 131.05)])
+def test_selection_of_nsa(tokens: int, measured: float) -> None:
+    """The same with scores, less without: two fifths short at 32K, a quarter at 128K.
+
+    Products at the rate of cuBLAS and the bytes of a top-k stand for kernels that reach less.
+    """
+    found = predict("nsa", "h100", seq_q=tokens, baseline="fa2", **NSA)
+    words = ("scores", "shares", "top blocks", "their numbers")
+    assert 0.6 < sum(op.latency_ms for op in found.side if op.op.startswith(words)) / measured < 0.85

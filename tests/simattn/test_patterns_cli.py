@@ -132,3 +132,9 @@ def test_pictures_are_as_wide_as_asked_and_as_dark_as_the_schedule():
     assert all(line.strip(" ") and len(line.strip(" ")) <= 4 for line in window)
     assert set("".join(window)) <= set(SHADES)
     assert block_picture(schedule("causal", seq_q=1, seq_kv=4096), width=8) == ["█" * 8]
+
+
+def test_show_says_what_a_selecting_layer_adds():
+    shown = run("patterns", "show", "tidal").stdout
+    assert "a selecting layer adds" in shown
+    assert "bytes = B * Hq * M * e; passes = 2" in shown

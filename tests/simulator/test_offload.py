@@ -61,6 +61,24 @@ def test_more_hits_are_faster_and_break_even_is_where_both_are_equal() -> None:
     assert bound.host_link_ms == pytest.approx(bound.step_ms - bound.host_link_ms, rel=0.05)
 
 
+def test_batch_from_which_the_link_sets_the_pace() -> None:
+    found = answer(prefetch=True)
+    knee = found.link_bound_batch
+    assert knee is not None
+    assert knee > 1
+    for batch, bound in ((knee - 1, False), (knee, True)):
+        there, hits_only = (answer(prefetch=True, batch=batch, hit_rate=hit).offloaded for hit in (0.9, 1.0))
+        assert (there.host_link_ms > hits_only.step_ms) is bound
+    assert answer(hit_rate=1.0).link_bound_batch is None
+
+
+def test_full_layers_stay_on_the_gpu() -> None:
+    """Two full and two selecting layers keep 65,536 tokens, the other 28 the 256 that are read."""
+    found = offload("llama-3.1-8b", "tidal", "a800", context=65536, hit_rate=0.9, kv_memory_gib=21.0)
+    a_layer = 8 * 256 * 2
+    assert found.offloaded.batch == int(21 * 2**30 // (a_layer * (4 * 65536 + 28 * 256)))
+
+
 def test_prefetch_never_hurts() -> None:
     assert answer(prefetch=True).offloaded.step_ms <= answer().offloaded.step_ms
 

@@ -113,3 +113,12 @@ def test_kernels_of_entries_serve_their_workloads():
         asked = question(name)
         choice = choose_kernel(gpus.load(hw), asked.problem, asked.pattern.family.mask_class())
         assert msgspec.structs.asdict(choice.tile)["head_dim"] >= asked.problem.head_dim
+
+
+@pytest.mark.parametrize(("tokens", "batch", "measured"), [(32768, 8, 133.6), (65536, 4, 142.31)])
+def test_published_times_of_infllm_v2(tokens, batch, measured):
+    """OpenBMB/infllmv2_cuda_impl README, H100; it does not say whether selecting is in them, and either way fits."""
+    found = predict("infllm_v2", "h100", seq_q=tokens, seq_kv=tokens, batch=batch)
+    (attention,) = found.attention
+    assert attention.latency_ms == pytest.approx(measured, rel=0.05)
+    assert found.latency_ms == pytest.approx(measured, rel=0.06)
