@@ -58,10 +58,10 @@ class Space:
 
     Examples
     --------
-    >>> vary = {"window": (512, 1024), "seq_q": (4096, 8192)}
-    >>> space = Space(SweepSpec(patterns=("causal", "sliding_window"), hw=("h100", "b200"), vary=vary))
+    >>> vary = {"stride": (1, 16), "seq_q": (4096, 8192)}
+    >>> space = Space(SweepSpec(patterns=("sliding_window", "gna"), hw=("h100", "b200"), vary=vary))
     >>> len(space), space[2].pattern, space[2].hw, space[2].options
-    (12, 'sliding_window', 'h100', {'seq_q': 4096, 'window': 512})
+    (12, 'gna', 'h100', {'seq_q': 4096, 'stride': 1})
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -195,4 +195,4 @@ def _parameters(pattern: str) -> set[str]:
         refuse_related(pattern)
         raise
     of_parts = {f"{part.name}.{name}" for part in system.parts for name in family_type(part.family).__struct_fields__}
-    return of_parts | set(family_type(system.family).__struct_fields__)
+    return of_parts | set(family_type(system.family).__struct_fields__) - set(system.fixed)
