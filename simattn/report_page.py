@@ -12,7 +12,7 @@ from .explain.words import ms, percent
 from .facts import Provenance, UserError
 from .hwspecs import GpuSpec, sources
 from .kernels import kernels
-from .plots import page
+from .plots import as_page
 from .plots.blocks import blocks_figure
 from .plots.roofline import roofline_figure
 from .plots.waterfall import both_waterfalls_figure
@@ -57,7 +57,7 @@ def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSch
         "".join(f"<p>{escape(line[0].upper() + line[1:])}.</p>" for line in assumed(p).splitlines()),
         *_sources(p, spec, system),
     ]
-    return page(title, parts)
+    return as_page(title, parts)
 
 
 def _answer(p: Prediction) -> str:

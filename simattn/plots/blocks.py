@@ -37,7 +37,7 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
         bar: dict[str, Any] = {"tickvals": [1 / 3, 1, 5 / 3], "ticktext": ["skipped", "partial", "full"]}
         top = 2
     else:
-        cells, bar, top = np.round(_shares(computed), 3), {"title": {"text": "share of tiles computed"}}, 1
+        cells, bar, top = _percent(computed), {"title": {"text": "tiles computed, %"}}, 100
         scale = [[0, EMPTY], [1, FULL]]
     # A token is as high as it is wide, whatever the tiles are.
     ratio = schedule.q_tile / schedule.kv_tile
@@ -67,9 +67,10 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
     return drawn
 
 
-def _shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of computed tiles in each cell of a picture of at most PIXELS cells a side."""
+def _percent(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Share of computed tiles in each cell of a picture of at most PIXELS cells a side, in percent; at least 1 where any is."""
     step = -(-max(mask.shape) // PIXELS)
-    padded = np.pad(mask, [(0, -n % step) for n in mask.shape]).astype(float)
+    padded = np.pad(mask, [(0, -n % step) for n in mask.shape])
     rows, columns = (n // step for n in padded.shape)
-    return np.asarray(padded.reshape(rows, step, columns, step).mean((1, 3)))
+    share = padded.reshape(rows, step, columns, step).mean((1, 3))
+    return np.where(share > 0, np.maximum(np.round(100 * share), 1), 0).astype(np.uint8)
