@@ -22,7 +22,7 @@ from .simulator import Prediction
 from .workloads import System, TileSchedule
 
 
-def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSchedule | None) -> str:
+def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSchedule) -> str:
     """A page about one explained prediction.
 
     Parameters
@@ -31,8 +31,8 @@ def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSch
         The GPU that it was predicted on.
     system : System
         The published method, or baseline, behind the pattern.
-    schedule : TileSchedule or None
-        The tiles of one head; None where they lie on no grid.
+    schedule : TileSchedule
+        The tiles of one head.
     """
     p = e.prediction
     title = f"{system.title} on {spec.title}"
@@ -102,10 +102,9 @@ def _facts(p: Prediction) -> str:
     return _table((), rows)
 
 
-def _blocks(schedule: TileSchedule | None, title: str) -> Iterable[Any]:
+def _blocks(schedule: TileSchedule, title: str) -> Iterable[Any]:
     try:
-        if schedule is not None:
-            yield blocks_figure(schedule, title)
+        yield blocks_figure(schedule, title)
     except UserError as error:
         yield f"<p class='faint'>No picture: {escape(str(error))}.</p>"
 
