@@ -89,7 +89,7 @@ def _facts(p: Prediction) -> str:
     rows = [
         ("tokens", tokens),
         ("call", f"{heads}, {problem['dtype']}, {problem['phase']}{', causal' if problem['causal'] else ''}"),
-        ("pattern", "  ".join(f"{name}={_word(v)}" for name, v in p.pattern_params.items() if v not in (None, ""))),
+        ("pattern", ", ".join(f"{name}={_word(v)}" for name, v in p.pattern_params.items() if v not in (None, ""))),
         ("kernel", f"{p.kernel}, tiles of {_word(p.q_tile)} queries by {_word(p.kv_tile)} keys"),
         ("live pairs", f"{percent(p.density.pairs)} of the dense call's; {p.tflops:,.0f} live TFLOP/s"),
         ("tiles", f"{percent(p.density.tiles)}: {t.visited:,} visited, {t.partial:,} with a mask, {t.dense:,} dense, all heads"),

@@ -148,7 +148,8 @@ def test_blocks_are_those_of_the_schedule():
     assert ((cells == 2).sum(), (cells == 1).sum()) == (s.full, s.partial)
     assert f"{s.visited} of 512 tiles of 128 x 64" in drawn.layout.title.text
     # A token is as high as it is wide.
-    assert drawn.layout.yaxis.scaleratio == 2
+    assert (drawn.layout.yaxis.scaleanchor, drawn.layout.yaxis.scaleratio) == ("x", 2)
+    assert blocks_figure(schedule("dense", seq_q=256, seq_kv=4096), "slim").layout.yaxis.scaleanchor is None
 
 
 def test_large_schedules_are_shares():
