@@ -12,7 +12,7 @@ from .explain.words import ms, percent
 from .facts import Provenance, UserError
 from .hwspecs import GpuSpec, sources
 from .kernels import kernels
-from .plots import page
+from .plots import as_page
 from .plots.blocks import blocks_figure
 from .plots.roofline import roofline_figure
 from .plots.waterfall import both_waterfalls_figure
@@ -22,7 +22,7 @@ from .simulator import Prediction
 from .workloads import System, TileSchedule
 
 
-def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSchedule | None) -> str:
+def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSchedule) -> str:
     """A page about one explained prediction.
 
     Parameters
@@ -31,8 +31,8 @@ def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSch
         The GPU that it was predicted on.
     system : System
         The published method, or baseline, behind the pattern.
-    schedule : TileSchedule or None
-        The tiles of one head; None where they lie on no grid.
+    schedule : TileSchedule
+        The tiles of one head.
     """
     p = e.prediction
     title = f"{system.title} on {spec.title}"
@@ -57,7 +57,7 @@ def report_page(e: Explanation, spec: GpuSpec, system: System, schedule: TileSch
         "".join(f"<p>{escape(line[0].upper() + line[1:])}.</p>" for line in assumed(p).splitlines()),
         *_sources(p, spec, system),
     ]
-    return page(title, parts)
+    return as_page(title, parts)
 
 
 def _answer(p: Prediction) -> str:
@@ -89,7 +89,7 @@ def _facts(p: Prediction) -> str:
     rows = [
         ("tokens", tokens),
         ("call", f"{heads}, {problem['dtype']}, {problem['phase']}{', causal' if problem['causal'] else ''}"),
-        ("pattern", "  ".join(f"{name}={_word(v)}" for name, v in p.pattern_params.items() if v not in (None, ""))),
+        ("pattern", ", ".join(f"{name}={_word(v)}" for name, v in p.pattern_params.items() if v not in (None, ""))),
         ("kernel", f"{p.kernel}, tiles of {_word(p.q_tile)} queries by {_word(p.kv_tile)} keys"),
         ("live pairs", f"{percent(p.density.pairs)} of the dense call's; {p.tflops:,.0f} live TFLOP/s"),
         ("tiles", f"{percent(p.density.tiles)}: {t.visited:,} visited, {t.partial:,} with a mask, {t.dense:,} dense, all heads"),
@@ -102,10 +102,9 @@ def _facts(p: Prediction) -> str:
     return _table((), rows)
 
 
-def _blocks(schedule: TileSchedule | None, title: str) -> Iterable[Any]:
+def _blocks(schedule: TileSchedule, title: str) -> Iterable[Any]:
     try:
-        if schedule is not None:
-            yield blocks_figure(schedule, title)
+        yield blocks_figure(schedule, title)
     except UserError as error:
         yield f"<p class='faint'>No picture: {escape(str(error))}.</p>"
 

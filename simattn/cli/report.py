@@ -36,11 +36,12 @@ def report(
     simattn report --hw h100 --pattern gna --set window=18x24x24 --measured-ms 60 -o gna.html
     simattn report --hw a100 --mask my_mask.npz --q-heads 32 --kv-heads 8 --head-dim 128 -o mine.html
     """
+    import msgspec
+
     from ..explain import explain
     from ..facts import UserError
     from ..plots import check
-    from ..simulator import question
-    from ..workloads import Tiling
+    from ..simulator import choose_kernel, question
 
     path = Path(output)
     check(path)
@@ -50,8 +51,10 @@ def report(
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = explain(call.pattern, call.spec, measured_ms=measured_ms, **call.options)
         asked = question(call.pattern, **{name: value for name, value in call.options.items() if name not in _RUN})
-        p = answer.prediction
-        schedule = asked.pattern.schedule(asked.layout, Tiling(q=p.q_tile, kv=p.kv_tile))
+        p, mask_class, axes = answer.prediction, asked.pattern.family.mask_class(), len(asked.layout.grid)
+        tiling = choose_kernel(call.spec, asked.problem, mask_class, axes, call.options.get("kernel", p.kernel)).tiling
+        # One head is shown, whatever the kernel packs into a tile.
+        schedule = asked.pattern.schedule(asked.layout, msgspec.structs.replace(tiling, q=p.q_tile, kv=p.kv_tile, pack=1))
     from ..report_page import report_page
 
     content = report_page(answer, call.spec, asked.pattern.system, schedule)

@@ -13,6 +13,6 @@ still       a figure drawn without a browser
 Each module makes plotly figures; `save` writes one as .html or .png, `in_notebooks` has notebooks show them both ways.
 """
 
-from .page import FORMATS, check, in_notebooks, page, save
+from .page import FORMATS, as_page, check, in_notebooks, save
 
-__all__ = ["FORMATS", "check", "in_notebooks", "page", "save"]
+__all__ = ["FORMATS", "as_page", "check", "in_notebooks", "save"]

@@ -16,6 +16,9 @@ PIXELS = 1024
 SIDE = 560
 """Pixels of the longer side."""
 
+SLIM = 2.5
+"""Ratio of the sides up to which a picture keeps its shape."""
+
 
 def blocks_figure(schedule: TileSchedule, title: str) -> Any:
     """The tiles of the first group of heads: queries downwards, keys to the right (the other way where keys own).
@@ -37,12 +40,11 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
         bar: dict[str, Any] = {"tickvals": [1 / 3, 1, 5 / 3], "ticktext": ["skipped", "partial", "full"]}
         top = 2
     else:
-        cells, bar, top = np.round(_shares(computed), 3), {"title": {"text": "share of tiles computed"}}, 1
+        cells, bar, top = _percent(computed), {"title": {"text": "tiles computed, %"}}, 100
         scale = [[0, EMPTY], [1, FULL]]
-    # A token is as high as it is wide, whatever the tiles are.
     ratio = schedule.q_tile / schedule.kv_tile
     tall = ratio * computed.shape[0] / computed.shape[1]
-    drawn = figure(caption, height=round(SIDE * min(1.0, max(tall, 0.4))) + 130)
+    drawn = figure(caption, height=round(SIDE * min(1.0, max(tall, 1 / SLIM))) + 130)
     drawn.update_layout(title_font_size=13)
     step = (computed.shape[0] / cells.shape[0], computed.shape[1] / cells.shape[1])
     drawn.add_heatmap(
@@ -61,15 +63,17 @@ def blocks_figure(schedule: TileSchedule, title: str) -> Any:
     if schedule.major == "kv":
         down, across = f"kv tile, {schedule.q_tile} keys each", f"q tile, {schedule.kv_tile} queries each"
     drawn.update_xaxes(title_text=across, constrain="domain", showgrid=False)
-    drawn.update_yaxes(
-        title_text=down, autorange="reversed", scaleanchor="x", scaleratio=ratio, constrain="domain", showgrid=False
-    )
+    drawn.update_yaxes(title_text=down, autorange="reversed", constrain="domain", showgrid=False)
+    if 1 / SLIM <= tall <= SLIM:
+        # A token is as high as it is wide, whatever the tiles are.
+        drawn.update_yaxes(scaleanchor="x", scaleratio=ratio)
     return drawn
 
 
-def _shares(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of computed tiles in each cell of a picture of at most PIXELS cells a side."""
+def _percent(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Share of computed tiles in each cell of a picture of at most PIXELS cells a side, in percent; at least 1 where any is."""
     step = -(-max(mask.shape) // PIXELS)
-    padded = np.pad(mask, [(0, -n % step) for n in mask.shape]).astype(float)
+    padded = np.pad(mask, [(0, -n % step) for n in mask.shape])
     rows, columns = (n // step for n in padded.shape)
-    return np.asarray(padded.reshape(rows, step, columns, step).mean((1, 3)))
+    share = padded.reshape(rows, step, columns, step).mean((1, 3))
+    return np.where(share > 0, np.maximum(np.round(100 * share), 1), 0).astype(np.uint8)

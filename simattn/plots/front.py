@@ -84,7 +84,7 @@ def front_figure(
     side = f"{'bottom' if better[1] == 'low' else 'top'} {'left' if better[0] == 'low' else 'right'}"
     line = {"color": FAINT, "width": 1.5, "dash": "dash"}
     drawn.add_scatter(x=[m.x for m in best], y=[m.y for m in best], mode="lines", name="front", line=line, hoverinfo="skip")
-    names = {"text": [m.name for m in best], "textposition": side, "textfont": {"size": 12}, "cliponaxis": False}
+    names = {"text": [f" {m.name} " for m in best], "textposition": side, "textfont": {"size": 12}, "cliponaxis": False}
     drawn.add_scatter(x=[m.x for m in best], y=[m.y for m in best], mode="text", hoverinfo="skip", showlegend=False, **names)
     drawn.update_xaxes(title_text=x, **_scale([m.x for m in marks], log[0], better[0]))
     drawn.update_yaxes(title_text=y, **_scale([m.y for m in marks], log[1], better[1]))

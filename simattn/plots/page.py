@@ -34,7 +34,7 @@ td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; w
 CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
-def page(title: str, parts: Sequence[Any]) -> str:
+def as_page(title: str, parts: Sequence[Any]) -> str:
     """A page of figures and pieces of HTML, in this order, with the drawing library inside."""
     plotly()
     from plotly.offline import get_plotlyjs
@@ -67,7 +67,7 @@ def save(figure: Any, path: Path) -> None:
 
         path.write_bytes(draw(figure))
     else:
-        path.write_text(page(figure.layout.title.text, [figure]), encoding="utf-8")
+        path.write_text(as_page(figure.layout.title.text, [figure]), encoding="utf-8")
 
 
 def check(path: Path) -> None:

@@ -152,7 +152,7 @@ def _heatmap(axes: Any, trace: Any, colour: str) -> None:
     x0, y0 = trace.x0 or 0, trace.y0 or 0
     extent = (x0 - dx / 2, x0 - dx / 2 + z.shape[1] * dx, y0 - dy / 2 + z.shape[0] * dy, y0 - dy / 2)
     shades = LinearSegmentedColormap.from_list("shades", [(stop, _colour(paint)) for stop, paint in trace.colorscale], N=512)
-    drawn = axes.imshow(z, cmap=shades, vmin=trace.zmin, vmax=trace.zmax, extent=extent, interpolation="nearest")
+    drawn = axes.imshow(z, cmap=shades, vmin=trace.zmin, vmax=trace.zmax, extent=extent, interpolation="nearest", aspect="auto")
     if trace.showscale is not False:
         bar = axes.figure.colorbar(drawn, ax=axes, shrink=0.5, anchor=(0, 1))
         if trace.colorbar.tickvals is not None:

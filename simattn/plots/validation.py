@@ -8,9 +8,9 @@ from typing import Any
 from ..facts import UserError
 from ..validation import FORWARD, PARTS, Row, is_dense
 from .look import COLOURS, INK, figure
-from .page import page
+from .page import as_page
 
-SYMBOLS = (("circle", "diamond"), ("square", "triangle-up"))
+SYMBOLS = (("circle", "diamond"), ("square", "triangle-up"), ("cross", "x"))
 """Dense and sparse; those of GPUs beyond as many as there are colours."""
 
 WITHIN = 0.1
@@ -37,15 +37,15 @@ def validation_page(rows: Sequence[Row]) -> str:
         if part:
             parts.append(f"<h2>Class {part}: {PARTS[part]}</h2>")
         parts += [times_figure(members), errors_figure(members), groups_figure(members)]
-    return page("simattn validate", parts)
+    return as_page("simattn validate", parts)
 
 
 def _summary(rows: Sequence[Row], done: Sequence[Row]) -> str:
     mean = 100 * sum(abs(row.error or 0) for row in done) / len(done)
     return (
-        f"<p>{len(done):,} of {len(rows):,} rows were simulated; mean absolute error {mean:.1f} %. Circles are dense calls, "
-        f"diamonds sparse ones; dashed lines mark {100 * WITHIN:.0f} % either way. Point at a mark for its row, click a name to "
-        "hide it.</p>"
+        f"<p>{len(done):,} of {len(rows):,} rows were simulated; mean absolute error {mean:.1f} %. Circles, squares and crosses "
+        f"are dense calls, diamonds, triangles and x sparse ones; dashed lines mark {100 * WITHIN:.0f} % either way. Point at a "
+        "mark for its row, click a name to hide it.</p>"
     )
 
 

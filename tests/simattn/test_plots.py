@@ -18,7 +18,7 @@ from simattn.workloads import schedule
 
 from simattn import UserError, plots
 from simattn.explain import explain
-from simattn.plots import look
+from simattn.plots import blocks, look
 from simattn.plots.blocks import PIXELS, blocks_figure
 from simattn.plots.front import Mark, front, front_figure
 from simattn.plots.offload import offload_figure
@@ -129,7 +129,7 @@ def test_still_pictures_hold_their_colours_on_any_ground(figures, name):
 
 
 def test_pages_need_no_network(figures):
-    text = plots.page("all <of> them", ["<p>words</p>", *figures.values()])
+    text = plots.as_page("all <of> them", ["<p>words</p>", *figures.values()])
     assert text.startswith("<!doctype html>")
     assert "all &lt;of&gt; them" in text
     assert text.count(get_plotlyjs()) == 1
@@ -137,7 +137,7 @@ def test_pages_need_no_network(figures):
     assert not re.search(r"https?://|@import|<link|src=", outside)
     assert not re.search(r"<script[^>]+src", text)
     assert "prefers-color-scheme: dark" in text
-    assert plots.page("again", list(figures.values())) == plots.page("again", list(figures.values()))
+    assert plots.as_page("again", list(figures.values())) == plots.as_page("again", list(figures.values()))
 
 
 def test_blocks_are_those_of_the_schedule():
@@ -148,15 +148,25 @@ def test_blocks_are_those_of_the_schedule():
     assert ((cells == 2).sum(), (cells == 1).sum()) == (s.full, s.partial)
     assert f"{s.visited} of 512 tiles of 128 x 64" in drawn.layout.title.text
     # A token is as high as it is wide.
-    assert drawn.layout.yaxis.scaleratio == 2
+    assert (drawn.layout.yaxis.scaleanchor, drawn.layout.yaxis.scaleratio) == ("x", 2)
+    assert blocks_figure(schedule("dense", seq_q=256, seq_kv=4096), "slim").layout.yaxis.scaleanchor is None
 
 
 def test_large_schedules_are_shares():
     s = schedule("causal", seq_q=3 * PIXELS * 64, q_tile=64, kv_tile=64)
     cells = np.asarray(blocks_figure(s, "causal").data[0].z)
     assert cells.shape == (PIXELS, PIXELS)
-    assert cells.sum() * 9 == pytest.approx(s.visited, rel=1e-3)
-    assert cells[0, 0] == pytest.approx(6 / 9, abs=1e-3)
+    assert cells.sum() * 9 / 100 == pytest.approx(s.visited, rel=1e-3)
+    assert (cells[0, 0], cells[0, 1], cells[1, 0]) == (67, 0, 100)
+
+
+def test_a_single_tile_of_a_large_schedule_is_seen(monkeypatch):
+    monkeypatch.setattr(blocks, "PIXELS", 2)
+    # 32 x 32 tiles a cell: one of the 1,024 is a tenth of a percent.
+    all_before = schedule("causal", seq_q=64, q_tile=1, kv_tile=1)
+    assert np.asarray(blocks_figure(all_before, "causal").data[0].z).tolist() == [[52, 0], [100, 52]]
+    few = schedule("sliding_window", seq_q=64, window=2, q_tile=1, kv_tile=1)
+    assert np.asarray(blocks_figure(few, "few").data[0].z).tolist() == [[6, 0], [1, 6]]
 
 
 def test_keys_first_where_keys_own():
