@@ -10,8 +10,8 @@ PACKAGES = ROOT / "build" / "package"
 """Where mkdocs.yml looks for the package as it is when installed."""
 
 
-def on_config(config: Any) -> Any:
-    """Lay the package out as setuptools does."""
+def on_startup(**_: Any) -> None:
+    """Lay the package out as setuptools does, before anything looks for it."""
     shutil.rmtree(PACKAGES, ignore_errors=True)
     folders = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-dir"]
     for name, folder in folders.items():
@@ -20,4 +20,3 @@ def on_config(config: Any) -> Any:
             target = PACKAGES.joinpath(*name.split(".")) / module.relative_to(source)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(module, target)
-    return config

@@ -95,12 +95,17 @@ def workers(task: Task, points: int, *, jobs: int | None, scheduler: str | None)
     else:
         try:
             from joblib import Parallel, delayed
+            from joblib.externals.loky import get_reusable_executor
         except ImportError:
             raise UserError("more than one process needs joblib: pip install 'simattn[sweep]', or --jobs 1") from None
         work = Parallel(
             n_jobs=many, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs", idle_worker_timeout=IDLE_S
         )
-        yield lambda chunks: work(delayed(task)(chunk) for chunk in chunks)
+        try:
+            yield lambda chunks: work(delayed(task)(chunk) for chunk in chunks)
+        finally:
+            # Otherwise they stay for another call, and hold on to stdout and stderr for as long.
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
 @contextmanager
