@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from plotly.offline import get_plotlyjs
+from simattn.hwspecs import gpus
 from simattn.simulator.offload import offload
 from simattn.validation import Row
 from simattn.workloads import schedule
@@ -201,6 +202,15 @@ def test_roofline_points_lie_where_predicted(figures):
     for roof, line in zip(found.roofs, lines, strict=True):
         for x, y in zip(line.x, line.y, strict=True):
             assert roof.at(x) == pytest.approx(y)
+
+
+@pytest.mark.parametrize(("gpu", "patterns"), [("h20", ["dense"]), *((gpu, []) for gpu in gpus.names())])
+def test_the_name_of_l2_has_room(gpu, patterns):
+    drawn = roofline_figure(roofline(gpu, patterns, model="hunyuan-video"))
+    (name,) = (trace for trace in drawn.data if trace.mode == "text" and "L2" in trace.text[0])
+    low, high = drawn.layout.xaxis.range
+    # It ends where it is put, at 7 pixels a letter, in a plot of 560.
+    assert (np.log10(name.x[0]) - low) / (high - low) * 560 > 7 * len(name.text[0])
 
 
 @given(
