@@ -15,8 +15,6 @@ from .predict import compile_notice
 if TYPE_CHECKING:
     from ..optimize.search import Progress
 
-FORMATS = (".png", ".html")
-
 
 def _vary(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
@@ -72,21 +70,20 @@ def optimize(
     simattn optimize --hw rtx_3090 --pattern gna --grid 128x128 --set window=13x13 --vary order
     simattn optimize --hw h100 --pattern moba --vary block=128,256,512
     """
-    from ..facts import UserError
     from ..optimize import optimize as run
 
     if output is not None:
-        if Path(output).suffix not in FORMATS:
-            raise UserError(f"--output must end in one of {', '.join(FORMATS)}, got {output}")
-        if not Path(output).absolute().parent.is_dir():
-            raise UserError(f"no such folder: {Path(output).parent}")
+        from ..plots import check
+
+        check(Path(output))
     with compile_notice(), _progress() as progress:
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, vary=vary, sparsity=sparsity, most=most, progress=progress, **call.options)
     if output is not None:
-        from ..plots_pareto import write_pareto
+        from ..plots import save
+        from ..plots.pareto import pareto_figure
 
-        write_pareto(answer, Path(output))
+        save(pareto_figure(answer), Path(output))
         click.echo(f"simattn: wrote {output}", err=True)
     if as_json:
         import msgspec
