@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .options import json_option, parse_value, problem_options, read_call
+from .output import progress_bar
 from .predict import compile_notice
-
-if TYPE_CHECKING:
-    from ..optimize.search import Progress
 
 
 def _vary(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -76,7 +72,11 @@ def optimize(
         from ..plots import check
 
         check(Path(output))
-    with compile_notice(), _progress() as progress:
+    with compile_notice(), progress_bar("closed forms") as update:
+
+        def progress(done: int, total: int) -> None:
+            update(completed=done, total=max(done, total), description="simulating at most")
+
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, vary=vary, sparsity=sparsity, most=most, progress=progress, **call.options)
     if output is not None:
@@ -93,23 +93,6 @@ def optimize(
         from ..optimize.table import print_optimum
 
         print_optimum(answer)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on stderr, where somebody watches."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("closed forms", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(done, total), description="simulating at most")
 
 
 # Every configuration is simulated at one fidelity, after a look at its closed form.
