@@ -2,6 +2,7 @@
 
 profile      KernelProfile: tiles, masking, launch order and timing constants; the shipped profiles by name
 program      loop programs: what a tile makes each group of warps do, on which unit and after what
+work         what the ops of a loop program do: cycles of each unit and bytes
 calibration  what `simattn calibrate` found for a kernel on a GPU
 band         how far measured times lie from predicted ones, by class of call
 tensor_core  how often a tensor instruction can start, and how long its result takes
@@ -15,7 +16,8 @@ counts       the compiled counts that ship as data
 
 from .calibration import Calibration, Constants, Residuals, constants
 from .profile import KernelProfile, Split, Tile, candidates, kernels
-from .program import KINDS, UNITS, Kind, LoopProgram, build, programs
+from .program import LoopProgram, build, programs
+from .work import KINDS, UNITS, Kind
 
 __all__ = [
     "KINDS",

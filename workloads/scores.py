@@ -82,7 +82,7 @@ def _shared_out(
     weight: NDArray[np.float64], least: NDArray[np.float64], most: NDArray[np.float64], total: float
 ) -> NDArray[np.float64]:
     """Parts of a total in proportion to weights, each within its limits."""
-    low, high = 0.0, float((most / weight).max()) + 1.0
+    low, high = 0.0, float((most / weight).max(initial=0.0)) + 1.0
     for _ in range(100):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if np.clip(middle * weight, least, most).sum() < total else (low, middle)

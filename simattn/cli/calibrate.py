@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from .options import json_option
+from .output import progress_bar
 from .predict import compile_notice
 
 
@@ -120,9 +121,5 @@ def calibrate(
 @contextmanager
 def _steps() -> Iterator[Callable[[str], None]]:
     """What is being done, as a line on stderr that changes."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress, compile_notice():
-        task = progress.add_task("calibrating", total=None)
-        yield lambda what: progress.update(task, description=what, advance=1)
+    with progress_bar("calibrating") as update, compile_notice():
+        yield lambda what: update(description=what, advance=1)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import json_option
+from .output import progress_bar
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ def claims(system: str | None, page: str | None, as_json: bool) -> None:
 
 def _judged(chosen: Sequence[Claim]) -> list[Verdict]:
     """Verdicts, beside a bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..validation.claims import judge
 
-    with Progress(console=Console(stderr=True), transient=True) as progress, compile_notice():
-        return [judge(claim) for claim in progress.track(chosen, description="simulating")]
+    found = []
+    with progress_bar("simulating", len(chosen)) as update, compile_notice():
+        for claim in chosen:
+            found.append(judge(claim))
+            update(advance=1)
+    return found
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:

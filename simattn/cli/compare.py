@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .options import comma_names, problem_setting, problem_sizes
-from .output import Form, print_rows, row_formats, with_progress
+from .output import Form, print_rows, progress_bar, row_formats
 from .predict import compile_notice
 
 
@@ -30,8 +30,8 @@ def compare(hw: list[str], patterns: list[str], form: Form, **options: Any) -> N
     from ..comparison import compare as run
 
     given = {name: value for name, value in options.items() if value is not None}
-    with compile_notice():
-        answer = with_progress(len(hw) * len(patterns), lambda progress: run(hw, patterns, progress=progress, **given))
+    with compile_notice(), progress_bar(total=len(hw) * len(patterns)) as update:
+        answer = run(hw, patterns, progress=lambda what, done, _: update(description=what, completed=done), **given)
     if form == "table":
         from ..report import print_comparison
 

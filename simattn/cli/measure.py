@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import json_option
+from .output import progress_bar
 
 if TYPE_CHECKING:
     from ..hwspecs import GpuSpec
@@ -111,9 +113,6 @@ def _show_plan(planned: list[Planned], spec: GpuSpec, suite: str, as_json: bool)
 
 def _run(planned: list[Planned], machine: Any, path: Path, suite: str, seconds: float | None, as_json: bool) -> None:
     """Measure, and say what came of it."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from ..facts import UserError
     from ..validation.bench import Store
     from ..validation.bench.blind import compared, predictions_path, write_predictions
@@ -124,17 +123,15 @@ def _run(planned: list[Planned], machine: Any, path: Path, suite: str, seconds: 
     if suite == "blind":
         predictions = write_predictions([item.case for item in planned], machine.spec, machine.table, path)
         click.echo(f"simattn: predictions are in {predictions_path(path)}", err=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task, started = progress.add_task("", total=len(planned)), [0]
+    with progress_bar(total=len(planned)) as update:
+        started = count()
 
         def on_case(name: str) -> None:
-            progress.update(task, completed=started[0], description=name)
-            started[0] += 1
+            update(completed=next(started), description=name)
 
         done = run(planned, machine, store, seconds=seconds, on_case=on_case)
-    for why, count in done.unavailable.most_common():
-        click.echo(f"simattn: {count} cases cannot run here: {why}", err=True)
+    for why, number in done.unavailable.most_common():
+        click.echo(f"simattn: {number} cases cannot run here: {why}", err=True)
     wrong = [row for row in done.rows if row["latency_ms"] is None]
     for row in wrong:
         click.echo(f"simattn: {row['id']}: {row['failed']}", err=True)

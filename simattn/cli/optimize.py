@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .options import json_option, parse_value, problem_options, read_call
+from .output import progress_bar
 from .predict import compile_notice
-
-if TYPE_CHECKING:
-    from ..optimize.search import Progress
-
-FORMATS = (".png", ".html")
 
 
 def _vary(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
@@ -72,21 +66,24 @@ def optimize(
     simattn optimize --hw rtx_3090 --pattern gna --grid 128x128 --set window=13x13 --vary order
     simattn optimize --hw h100 --pattern moba --vary block=128,256,512
     """
-    from ..facts import UserError
     from ..optimize import optimize as run
 
     if output is not None:
-        if Path(output).suffix not in FORMATS:
-            raise UserError(f"--output must end in one of {', '.join(FORMATS)}, got {output}")
-        if not Path(output).absolute().parent.is_dir():
-            raise UserError(f"no such folder: {Path(output).parent}")
-    with compile_notice(), _progress() as progress:
+        from ..plots import check
+
+        check(Path(output))
+    with compile_notice(), progress_bar("closed forms") as update:
+
+        def progress(done: int, total: int) -> None:
+            update(completed=done, total=max(done, total), description="simulating at most")
+
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, vary=vary, sparsity=sparsity, most=most, progress=progress, **call.options)
     if output is not None:
-        from ..plots_pareto import write_pareto
+        from ..plots import save
+        from ..plots.pareto import pareto_figure
 
-        write_pareto(answer, Path(output))
+        save(pareto_figure(answer), Path(output))
         click.echo(f"simattn: wrote {output}", err=True)
     if as_json:
         import msgspec
@@ -96,23 +93,6 @@ def optimize(
         from ..optimize.table import print_optimum
 
         print_optimum(answer)
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A bar on stderr, where somebody watches."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("closed forms", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=max(done, total), description="simulating at most")
 
 
 # Every configuration is simulated at one fidelity, after a look at its closed form.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import click
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 Form = Literal["table", "json", "csv", "html"]
 
@@ -49,17 +51,18 @@ def print_rows(header: Sequence[str], rows: Sequence[dict[str, Any]], *, form: F
         print_table(header, [list(row.values()) for row in cells])
 
 
-def with_progress(total: int, work: Callable[[Callable[[str, int, int], None]], T]) -> T:
-    """Run `work` beside a bar on stderr, where somebody watches; it tells its argument what it is at, and how much is done."""
+@contextmanager
+def progress_bar(what: str = "", total: float | None = None, *, visible: bool = True) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, where somebody watches: what is done, how much of it, and the time left.
+
+    What it gives changes it, by `description`, `completed`, `advance`, `total` and `visible`.
+    """
+    if not sys.stderr.isatty():
+        yield lambda **changes: None
+        return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-
-        def progress(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done)
-
-        return work(progress)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield partial(bar.update, bar.add_task(what, total=total, visible=visible))

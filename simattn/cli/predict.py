@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import host_options, json_option, problem_options, read_call
+from .output import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,20 +51,13 @@ def predict(
 @contextmanager
 def mask_progress() -> Iterator[None]:
     """Show on stderr, where somebody watches, how much of a mask function has been evaluated."""
-    import sys
-
     from ..workloads.families.mask_function import watched
 
-    if not sys.stderr.isatty():
+    with (
+        progress_bar("evaluating the mask function, %", 100, visible=False) as update,
+        watched(lambda share: update(completed=100 * share, visible=True)),
+    ):
         yield
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating the mask function", total=1.0, visible=False)
-        with watched(lambda share: bar.update(task, completed=share, visible=True)):
-            yield
 
 
 @contextmanager

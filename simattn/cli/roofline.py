@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import comma_names, hw_option, json_option, problem_setting, problem_sizes
-from .output import with_progress
+from .output import progress_bar
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def roofline(hw: str, patterns: list[str] | None, output: str | None, as_json: b
         check(Path(output))
     names = DEFAULT_PATTERNS if patterns is None else patterns
     given = {name: value for name, value in options.items() if value is not None}
-    with compile_notice():
-        found = with_progress(len(names), lambda progress: run(hw, names, progress=progress, **given))
+    with compile_notice(), progress_bar(total=len(names)) as update:
+        found = run(hw, names, progress=lambda what, done, _: update(description=what, completed=done), **given)
     if output is not None:
         from ..plots import save
         from ..plots.roofline import roofline_figure

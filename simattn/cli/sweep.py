@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from .options import parse_value, problem_setting, problem_sizes, set_option, tile_options
-from .output import Form, print_rows, row_formats
+from .output import Form, print_rows, progress_bar, row_formats
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -106,7 +104,11 @@ def sweep(
     if "seed" in given:
         numbers["seed"] = given.pop("seed")
     spec = _spec(spec_file, {**lists, **numbers}, axes, given)
-    with compile_notice(), _bar() as progress:
+    with compile_notice(), progress_bar("points") as update:
+
+        def progress(done: int, total: int, failed: int) -> None:
+            update(description=f"points{f' ({failed:,} failed)' if failed else ''}", completed=done, total=total)
+
         answer = run(spec, output=output, jobs=jobs, scheduler=scheduler, progress=progress)
     if output is not None:
         failed = f", {answer.failed:,} of them without an answer" if answer.failed else ""
@@ -155,23 +157,6 @@ def _spec(file: str | None, fields: dict[str, Any], axes: dict[str, Any], given:
         if not fields.get(name):
             raise click.UsageError(f"give {option}{f', or {name} in {file}' if file else ', or a file with both'}")
     return SweepSpec.read(fields, file or "sweep")
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
-    """A progress bar on stderr, where somebody watches: points done, failed, and the time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("points", total=None)
-
-        def progress(done: int, total: int, failed: int) -> None:
-            bar.update(task, description=f"points{f' ({failed:,} failed)' if failed else ''}", completed=done, total=total)
-
-        yield progress
 
 
 def _print(answer: Sweep, form: Form) -> None:

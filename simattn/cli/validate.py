@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from .options import json_option, parse_value
+from .output import progress_bar
 from .predict import compile_notice
 
 if TYPE_CHECKING:
@@ -129,12 +130,8 @@ def _board(classes: Sequence[str]) -> Board:
 
 def _progress(what: str, total: int | None, work: Callable[[Callable[[], None]], T]) -> T:
     """Run `work`, which calls its argument after each row, beside a bar on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress, compile_notice():
-        task = progress.add_task(what, total=total)
-        return work(lambda: progress.advance(task))
+    with progress_bar(what, total) as update, compile_notice():
+        return work(lambda: update(advance=1))
 
 
 def _print(rows: Sequence[Row], scores: Sequence[tuple[str, GroupScore]], changed: Difference | None, *, each: bool) -> None:

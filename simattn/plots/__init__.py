@@ -5,6 +5,7 @@ blocks      the tiles that a kernel visits
 roofline    roofs of a GPU, patterns below them
 waterfall   where the time goes, stage by stage
 front       two goals against each other, and the front of what is best in both
+pareto      what a search for configurations found
 validation  predictions against measured runs
 offload     decoding against the hit rate
 page        figures as a page that needs no network, or as a still picture

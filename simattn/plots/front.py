@@ -11,13 +11,18 @@ from .look import COLOURS, FAINT, SYMBOLS, figure
 Better = Literal["low", "high"]
 
 
+NAMED = 12
+"""Names along a front, of more marks every second or third."""
+
+
 class Mark(NamedTuple):
-    """One answer: where it lies, what it is called, and which kind it is of."""
+    """One answer: where it lies, what it is called, which kind it is of, and a shorter name for the front where there is one."""
 
     x: float
     y: float
     name: str
     kind: str = ""
+    label: str = ""
 
 
 def front(marks: Sequence[Mark], better: tuple[Better, Better] = ("low", "low"), gain: float = 0.0) -> list[Mark]:
@@ -84,8 +89,10 @@ def front_figure(
     side = f"{'bottom' if better[1] == 'low' else 'top'} {'left' if better[0] == 'low' else 'right'}"
     line = {"color": FAINT, "width": 1.5, "dash": "dash"}
     drawn.add_scatter(x=[m.x for m in best], y=[m.y for m in best], mode="lines", name="front", line=line, hoverinfo="skip")
-    names = {"text": [f" {m.name} " for m in best], "textposition": side, "textfont": {"size": 12}, "cliponaxis": False}
-    drawn.add_scatter(x=[m.x for m in best], y=[m.y for m in best], mode="text", hoverinfo="skip", showlegend=False, **names)
+    named = best[:: -(-len(best) // NAMED)]
+    words = [f" {m.label or m.name} " for m in named]
+    names = {"text": words, "textposition": side, "textfont": {"size": 12}, "cliponaxis": False}
+    drawn.add_scatter(x=[m.x for m in named], y=[m.y for m in named], mode="text", hoverinfo="skip", showlegend=False, **names)
     drawn.update_xaxes(title_text=x, **_scale([m.x for m in marks], log[0], better[0]))
     drawn.update_yaxes(title_text=y, **_scale([m.y for m in marks], log[1], better[1]))
     return drawn

@@ -11,17 +11,23 @@ from .look import COLOURS, INK, SYMBOLS, figure
 
 DASHES = {"tensor": "solid", "ex2": "dash", "l2": "solid", "dram": "dash", "host": "dot"}
 
+NAME_OF_L2 = 0.25
+"""Height at which the name of L2 stands beside its slope, of the peak of the tensor cores."""
+
 
 def roofline_figure(found: Roofline) -> Any:
     """Roofs as lines; each pattern twice at the height of its rate: over its bytes from L2 (hollow) and from DRAM (filled)."""
     points, roofs = found.points, found.roofs
     top = max(roof.tflops for roof in roofs if roof.tflops is not None)
     intensities = [x for p in points for x in (p.l2_intensity, p.dram_intensity)] or [1.0, 1e4]
-    low, high = min(*intensities, 10.0) / 3, max(*intensities, 1e4) * 4
+    tensor = roofs[0].tflops or top
+    # Room for the name of L2, on the left of its slope.
+    names = [tensor * NAME_OF_L2 / ((roof.gbps or 0.0) / 1e3) / 5 for roof in roofs if roof.name == "l2"]
+    low, high = min(*intensities, *names, 10.0) / 3, max(*intensities, 1e4) * 4
     floor = min([top / 300, *(p.tflops / 3 for p in points)])
     drawn = figure(f"Roofline of {found.title}: {found.dtype}, {found.clock_mhz:,.0f} MHz", height=560)
     for roof in roofs:
-        _roof(drawn, roof, roofs[0].tflops or top, (low, high), floor)
+        _roof(drawn, roof, tensor, (low, high), floor)
     for number, point in enumerate(points):
         _point(drawn, point, COLOURS[number % len(COLOURS)], SYMBOLS[number % len(SYMBOLS)])
     drawn.update_xaxes(
@@ -47,7 +53,7 @@ def _roof(drawn: Any, roof: Roof, tensor: float, across: tuple[float, float], fl
         words = f"{roof.words}, {slope:,.1f} TB/s" if slope >= 1 else f"{roof.words}, {1e3 * slope:,.0f} GB/s"
         x, y = [floor / slope, tensor / slope], [floor, tensor]
         # Names stand where no other slope is: that of L2 above all slopes, the others below, at heights of their own.
-        height = {"l2": tensor / 4, "dram": max(3.2 * floor, 1.3 * low * slope), "host": 1.6 * floor}[roof.name]
+        height = {"l2": tensor * NAME_OF_L2, "dram": max(3.2 * floor, 1.3 * low * slope), "host": 1.6 * floor}[roof.name]
         at, place = (height / slope, height), "middle left" if roof.name == "l2" else "middle right"
     line = {"color": INK, "width": 2, "dash": DASHES[roof.name]}
     hover = f"{words}<br>%{{x:,.3g}} FLOPs a byte: %{{y:,.3g}} TFLOP/s<extra></extra>"

@@ -45,7 +45,8 @@ def draw(figure: Any, scale: float = 2.0) -> bytes:
     for number, trace in enumerate(figure.data):
         colour = COLOURS[number % len(COLOURS)]
         if trace.type == "bar":
-            _bars(axes, trace, colour, bars.index(trace), len(bars))
+            beside = (0, 1) if layout.barmode == "overlay" else (bars.index(trace), len(bars))
+            _bars(axes, trace, colour, *beside)
         else:
             _KINDS[trace.type](axes, trace, colour)
     for shape in layout.shapes:

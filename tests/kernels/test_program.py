@@ -18,7 +18,7 @@ FA3, FA4 = kernels.load("fa3"), kernels.load("fa4")
 WITHOUT_POLYNOMIAL = msgspec.structs.replace(FA4, softmax=msgspec.structs.replace(FA4.softmax, exp_on_fma={}))
 
 
-def built(profile, hw, q_rows=128, kv_rows=128, d=128, d_v=None, stages=2, warps=16, mask_alu=2.0, rate=None, template=None):
+def built(profile, hw, q_rows=128, kv_rows=128, d=128, d_v=None, stages=2, warps=16, mask_alu=2.0, rate=None, template=None, **rest):
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     return build(
         profile,
@@ -33,6 +33,7 @@ def built(profile, hw, q_rows=128, kv_rows=128, d=128, d_v=None, stages=2, warps
         tensor_rate=rate or spec.tensor_flops_per_clk("bf16"),
         mask_alu=mask_alu,
         template=programs.load(template) if isinstance(template, str) else template,
+        **rest,
     )
 
 
@@ -534,3 +535,8 @@ def test_fp8_keys_as_they_are_stored():
         for name in ("mla_fp8", "mla_fp8_pair")
     }
     assert loads == {"mla_fp8": 64 * 656, "mla_fp8_pair": 32 * 656}
+
+
+def test_pruned_keys_move_the_bytes_that_are_kept():
+    whole, half = (built(FA3, "h100", stored=share).load_bytes("plain") for share in (1.0, 0.5))
+    assert half == whole / 2 == 128 * 128 * 2

@@ -219,7 +219,7 @@ def test_command_prints_json_and_bars(tmp_path):
     answer = json.loads(written.stdout)
     assert answer["schema"] == "simattn.optimize/1"
     assert any(c["front"] and c["perfect"] for c in answer["configurations"])
-    assert "latency (ms)" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "latency, ms" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

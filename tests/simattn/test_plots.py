@@ -12,16 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 from plotly.offline import get_plotlyjs
+from simattn.hwspecs import gpus
 from simattn.simulator.offload import offload
 from simattn.validation import Row
 from simattn.workloads import schedule
 
 from simattn import UserError, plots
 from simattn.explain import explain
+from simattn.optimize import optimize
 from simattn.plots import blocks, look
 from simattn.plots.blocks import PIXELS, blocks_figure
 from simattn.plots.front import Mark, front, front_figure
 from simattn.plots.offload import offload_figure
+from simattn.plots.pareto import pareto_figure
 from simattn.plots.roofline import roofline_figure
 from simattn.plots.still import draw
 from simattn.plots.validation import errors_figure, groups_figure, times_figure, validation_page
@@ -81,13 +84,28 @@ def figures():
         "waterfalls": both_waterfalls_figure(why),
         "offload": offload_figure({"one": runs}),
         "front": front_figure(marks, title="strides", x="stride", y="latency, ms"),
+        "pareto": pareto_figure(optimize("gna", "b200", grid=(64, 64), params={"window": (16, 16)}, vary={"stride": None})),
+        "bars": pareto_figure(optimize("gna", "b200", vary={"tile": None})),
         "times": times_figure(ROWS),
         "errors": errors_figure(ROWS),
         "groups": groups_figure(ROWS),
     }
 
 
-NAMES = ("blocks", "shares", "roofline", "waterfall", "waterfalls", "offload", "front", "times", "errors", "groups")
+NAMES = (
+    "blocks",
+    "shares",
+    "roofline",
+    "waterfall",
+    "waterfalls",
+    "offload",
+    "front",
+    "pareto",
+    "bars",
+    "times",
+    "errors",
+    "groups",
+)
 
 
 @pytest.mark.parametrize("ground", ["#ffffff", DARK], ids=["light", "dark"])
@@ -107,9 +125,14 @@ def test_axes_say_what_they_are(figures, name):
     layout = figures[name].layout
     assert layout.title.text
     assert layout.xaxis.title.text
-    assert layout.yaxis.title.text or name in ("waterfall", "waterfalls", "groups")  # names of stages and groups
+    assert layout.yaxis.title.text or name in (
+        "waterfall",
+        "waterfalls",
+        "bars",
+        "groups",
+    )  # names of stages, configurations and groups
     for side in (layout.xaxis, layout.yaxis):
-        assert re.search(r"ms|%|tile|second|FLOP|stride|^None", str(side.title.text)), side.title.text
+        assert re.search(r"ms|%|tile|second|FLOP|stride|queries|^None", str(side.title.text)), side.title.text
     ground = layout.template.layout
     assert (ground.paper_bgcolor, ground.plot_bgcolor) == ("rgba(0,0,0,0)",) * 2
 
@@ -201,6 +224,28 @@ def test_roofline_points_lie_where_predicted(figures):
     for roof, line in zip(found.roofs, lines, strict=True):
         for x, y in zip(line.x, line.y, strict=True):
             assert roof.at(x) == pytest.approx(y)
+
+
+@pytest.mark.parametrize(("gpu", "patterns"), [("h20", ["dense"]), *((gpu, []) for gpu in gpus.names())])
+def test_the_name_of_l2_has_room(gpu, patterns):
+    drawn = roofline_figure(roofline(gpu, patterns, model="hunyuan-video"))
+    (name,) = (trace for trace in drawn.data if trace.mode == "text" and "L2" in trace.text[0])
+    low, high = drawn.layout.xaxis.range
+    # It ends where it is put, at 7 pixels a letter, in a plot of 560.
+    assert (np.log10(name.x[0]) - low) / (high - low) * 560 > 7 * len(name.text[0])
+
+
+def test_searches_are_drawn_whole():
+    found = optimize("gna", "b200", vary={"tile": None})
+    attention, beside = pareto_figure(found).data
+    rows = [*found.configurations, found.usual]
+    assert np.add(beside.base, beside.x) == pytest.approx([c.latency_ms for c in rows])
+    assert list(attention.x) == list(beside.base)
+    found = optimize("gna", "b200", grid=(64, 64), params={"window": (16, 16)}, vary={"stride": None})
+    marked = [
+        (x, y) for trace in pareto_figure(found).data if trace.mode == "markers" for x, y in zip(trace.x, trace.y, strict=True)
+    ]
+    assert sorted(marked) == sorted((c.shared, c.latency_ms) for c in [*found.configurations, found.usual])
 
 
 @given(

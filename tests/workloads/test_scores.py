@@ -26,6 +26,11 @@ def test_rows_keep_the_total_within_their_limits(total, imbalance, growth):
     assert ((least <= loads) & (loads <= visible)).all()
 
 
+def test_no_rows_keep_nothing():
+    none = np.zeros(0, np.int64)
+    assert row_loads(rng(), none, none, 3).tolist() == []
+
+
 def test_rows_grow_as_a_power_of_what_they_see():
     visible = np.arange(1, 2001)
     loads = row_loads(rng(), visible, np.zeros(2000, np.int64), 20000, growth=0.5)
