@@ -10,6 +10,20 @@ PACKAGES = ROOT / "build" / "package"
 """Where mkdocs.yml looks for the package as it is when installed."""
 
 
+SHIM = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+"""What the theme fetches for a search without a server: no page asks the network for anything."""
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """A page without the one request that it would make."""
+    return output.replace(SHIM, "")
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """The same for pages of the theme, such as that of a missing page."""
+    return output_content.replace(SHIM, "")
+
+
 def on_startup(**_: Any) -> None:
     """Lay the package out as setuptools does, before anything looks for it."""
     shutil.rmtree(PACKAGES, ignore_errors=True)

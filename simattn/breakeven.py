@@ -67,6 +67,17 @@ class Breakeven(Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
     schema: str = SCHEMA
 
+    def words(self) -> str:
+        """Where the speedup is reached, in words."""
+        wanted = f"{self.target:g} x dense is reached"
+        if self.value is None:
+            everywhere = all(p.speedup >= self.target for p in self.points)
+            return f"{wanted} {'everywhere' if everywhere else 'nowhere'} between these values"
+        value = f"{self.value:,.0f}" if self.value >= 100 else f"{self.value:.3g}"
+        return (
+            f"{wanted} {'from' if self.above else 'up to'} {f'{value} tokens' if self.vary == TOKENS else f'{self.vary} {value}'}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `simattn breakeven --json` prints them."""
         plain = cast(dict[str, Any], msgspec.to_builtins(self))

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .fitting import print_fitting
+
 if TYPE_CHECKING:
     from .comparison import Comparison
     from .explain import Explanation, Measured
@@ -72,7 +74,7 @@ def print_comparison(c: Comparison) -> None:
         "limiter",
     ):
         words = title in ("pattern", "GPU", "kernel", "limiter")
-        table.add_column(Text(title), justify="left" if words else "right", no_wrap=title in ("pattern", "latency"))
+        table.add_column(Text(title), justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for rank, row in enumerate(answered, 1):
         table.add_row(
             str(rank),
@@ -88,7 +90,7 @@ def print_comparison(c: Comparison) -> None:
             f"{100 * (row.side_ms or 0) / (row.latency_ms or 1):.0f} %",
             Text(row.limiter or ""),
         )
-    console.print(table, highlight=False)
+    print_fitting(console, table, ("band", "by FLOPs", "by tiles", "kept", "beside"), "--csv")
     console.print(
         Text(
             "speedup: over the fastest dense kernel on the same GPU; bounds by live FLOPs, by tiles; kept: live pairs over those "
@@ -331,7 +333,7 @@ def _value(value: Any) -> str:
 
 def _number(cell: Any) -> str:
     if isinstance(cell, float):
-        return f"{cell:.4g}" if abs(cell) < 1 else f"{cell:,.1f}".removesuffix(".0")
+        return f"{cell:.4g}" if abs(cell) < 100 else f"{cell:,.1f}".removesuffix(".0")
     return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)
 
 

@@ -46,6 +46,10 @@ def band_of(choice: KernelChoice, asked: Question) -> PredictionBand:
             return _made(own, "in_domain", f"{own.n} held-out calls of this class on this GPU")
         wide = _wider(own, _found(shared["profile"], names))
         return _made(wide, "extrapolated", f"outside what was measured for {c.kernel} on {c.gpu}: {', '.join(outside)}")
+    if choice.calibration is not None:
+        c = choice.calibration
+        why = f"{c.kernel} was fitted to {c.data} on {c.gpu}, too few runs for a band of its own"
+        return _made(_found(shared_bands()["profile"], names), "extrapolated", why)
     near = choice.borrowed
     if near is not None and near.kernel == choice.profile.name and near.gpu in gpus:
         step = "architecture" if gpus.load(near.gpu).arch == choice.spec.arch else "generation"

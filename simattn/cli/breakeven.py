@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--to", "high", type=float, metavar="VALUE", help="Highest value; 262144 tokens, or eight times the parameter's.")
 @click.option("--target", type=float, default=1.0, show_default=True, metavar="X", help="Wanted speedup over dense.")
 @click.option("--points", type=int, default=9, show_default=True, help="Values to begin with.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write both times as .html or .png.")
 @json_option
 def breakeven(
     pattern: str | None,
@@ -32,6 +34,7 @@ def breakeven(
     high: float | None,
     target: float,
     points: int,
+    output: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -41,12 +44,23 @@ def breakeven(
     simattn breakeven --hw a100 --pattern sliding_window --set window=4096
     simattn breakeven --hw h100 --pattern radial --target 2
     simattn breakeven --hw h100 --pattern sliding_window --seq-q 32768 --vary window --target 4
+    simattn breakeven --hw h100 --pattern nsa -o breakeven.html
     """
     from ..breakeven import breakeven as run
 
+    if output is not None:
+        from ..plots import check
+
+        check(Path(output))
     with compile_notice():
         call = read_call(pattern, mask_file, hw, settings, options)
         answer = run(call.pattern, call.spec, vary=vary, low=low, high=high, target=target, points=points, **call.options)
+    if output is not None:
+        from ..plots import save
+        from ..plots.breakeven import breakeven_figure
+
+        save(breakeven_figure(answer), Path(output))
+        click.echo(f"simattn: wrote {output}", err=True)
     if as_json:
         import msgspec
 
@@ -71,14 +85,8 @@ def _print(answer: Breakeven) -> None:
         mark = "[bold]" if p.speedup >= answer.target else ""
         table.add_row(*first, f"{p.tokens:,}", *times[:-1], mark + times[-1])
     console.print(table)
-    wanted = f"{answer.target:g} x dense"
-    if answer.value is None:
-        reached = all(p.speedup >= answer.target for p in answer.points)
-        console.print(f"\n{wanted} is reached {'everywhere' if reached else 'nowhere'} between these values")
-    else:
-        value = f"{answer.value:,.0f}" if answer.value >= 100 else f"{answer.value:.3g}"
-        console.print(f"\n{wanted} is reached {'from' if answer.above else 'up to'} {answer.vary} {value}")
-    if answer.reuse is None:
+    console.print(f"\n{answer.words()}")
+    if answer.value is None and answer.reuse is None:
         console.print("not even with free kernels beside it would the last of them reach it")
-    elif answer.reuse > 1:
+    elif answer.value is None and answer.reuse is not None and answer.reuse > 1:
         console.print(f"the last of them would reach it if {answer.reuse} calls shared the kernels beside the attention")

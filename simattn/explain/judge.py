@@ -83,7 +83,7 @@ def judge(case: Case, p: Prediction, measured: float, sparse: Side) -> Measured:
     elif measured < low:
         judgement = "faster"
         words = f"Faster than {band}, but not impossible: the live pairs alone take {ms(ideal)}."
-        words += f" It would fit if {fitting}." if fitting else " No circumstance that is simulated makes it so fast."
+        words += f" It would fit if {fitting}." if fitting else " No circumstance that is simulated comes within 10 %."
     elif fitting:
         judgement = "explained"
         words = f"Slower than {band}: {ratio:.2f} times the prediction. It fits if {fitting}."

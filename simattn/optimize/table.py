@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..fitting import print_fitting
 from .candidate import Configuration, Optimum
 
 LONGEST = 24
@@ -27,7 +28,7 @@ def print_optimum(found: Optimum) -> None:
     front = found.front
     varied = list(dict.fromkeys(name for c in front for name in c.params))
     shared = len({c.shared for c in found.configurations}) > 1
-    titles = [*varied, "q tile", "kv tile", *(["queries a window"] if shared else []), "sparsity", "perfect"]
+    titles = [*varied, "q tile", "kv tile", "visited", *(["queries\na window"] if shared else []), "sparsity", "perfect"]
     titles += ["attention", "beside", "ms", "speedup", "by FLOPs", "by worst tile"]
     if len({c.kernel for c in found.configurations}) > 1:
         titles.insert(len(varied), "kernel")
@@ -38,11 +39,12 @@ def print_optimum(found: Optimum) -> None:
     for c in shown[:LONGEST]:
         row = _row(c, varied)
         table.add_row(*(Text(row[title], style="bold" if c.perfect else "") for title in titles))
-    console.print(table)
+    print_fitting(console, table, ("by worst tile", "by FLOPs", "sparsity", "visited", "beside", "attention"), "--json")
     if len(shown) > LONGEST:
         console.print(f"... and {len(shown) - LONGEST} more (--json)")
+    console.print("\nvisited: tiles, over all heads; attention and beside: ms of the attention kernels and of those beside them")
     if any(c.perfect for c in shown[:LONGEST]):
-        console.print("\nperfect: fully block-sparse, no visited tile needs an element mask")
+        console.print("perfect: fully block-sparse, no visited tile needs an element mask")
     _print_usual(console, found)
     console.print(
         f"{found.combinations:,} combinations, {found.distinct:,} that tiles can tell apart, {found.simulated:,} simulated, "
@@ -68,7 +70,8 @@ def _row(c: Configuration, varied: list[str]) -> dict[str, str]:
         "kernel": c.kernel,
         "q tile": _value(c.q_tile),
         "kv tile": _value(c.kv_tile),
-        "queries a window": f"{c.shared:,}",
+        "visited": f"{c.visited:,}",
+        "queries\na window": f"{c.shared:,}",
         "sparsity": f"{100 * c.sparsity:.1f} %",
         "perfect": "●" if c.perfect else "",
         "attention": _ms(c.attention_ms),

@@ -8,6 +8,7 @@ front       two goals against each other, and the front of what is best in both
 pareto      what a search for configurations found
 validation  predictions against measured runs
 offload     decoding against the hit rate
+breakeven   a pattern and dense attention over the length
 page        figures as a page that needs no network, or as a still picture
 still       a figure drawn without a browser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from simattn.simulator import predict
 
 from simattn.breakeven import breakeven
 from simattn.cli import simattn
+from simattn.plots.breakeven import breakeven_figure
 
 
 def test_the_passing_lies_between_losing_and_winning_points() -> None:
@@ -67,7 +69,7 @@ def test_command_line() -> None:
     answer = json.loads(CliRunner().invoke(simattn, [*args, "--json"]).stdout)
     assert answer["schema"] == "simattn.breakeven/1"
     text = CliRunner().invoke(simattn, args).stdout
-    assert f"2 x dense is reached from tokens {answer['value']:,.0f}" in text
+    assert f"2 x dense is reached from {answer['value']:,.0f} tokens" in text
 
 
 NSA = {"q_heads": 64, "kv_heads": 4, "head_dim": 128, "head_dim_v": 128}
@@ -108,3 +110,45 @@ def test_selection_of_nsa(tokens: int, measured: float) -> None:
     found = predict("nsa", "h100", seq_q=tokens, baseline="fa2", **NSA)
     words = ("scores", "shares", "top blocks", "their numbers")
     assert 0.6 < sum(op.latency_ms for op in found.side if op.op.startswith(words)) / measured < 0.85
+
+
+def test_the_picture(tmp_path: Path) -> None:
+    page = tmp_path / "length.html"
+    asked = [
+        "breakeven",
+        "--hw",
+        "h200",
+        "--pattern",
+        "sliding_window",
+        "--set",
+        "window=1024",
+        "--host-ms",
+        "24",
+        "--points",
+        "3",
+    ]
+    answer = CliRunner().invoke(simattn, [*asked, "-o", str(page)])
+    assert answer.exit_code == 0, answer.output
+    found = breakeven("sliding_window", "h200", params={"window": 1024}, host_ms=24, points=3)
+    assert found.words() in answer.stdout
+    assert found.words() in page.read_text()
+    drawn = breakeven_figure(found)
+    assert [list(trace.y) for trace in drawn.data] == [
+        [p.latency_ms for p in found.points],
+        [p.side_ms for p in found.points],
+        [p.dense_ms for p in found.points],
+    ]
+    assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == ("tokens", "time, ms")
+    refused = CliRunner().invoke(simattn, [*asked, "-o", str(tmp_path / "none" / "x.html")])
+    assert isinstance(refused.exception, UserError)
+
+
+def test_calls_that_must_share_a_mask() -> None:
+    asked = ["breakeven", "--hw", "h200", "--pattern", "sliding_window", "--set", "window=1024", "--host-ms", "24"]
+    answer = CliRunner().invoke(simattn, [*asked, "--to", "4096", "--points", "2"])
+    found = breakeven("sliding_window", "h200", params={"window": 1024}, host_ms=24, high=4096, points=2)
+    assert f"if {found.reuse} calls shared" in answer.stdout
+    shared = breakeven(
+        "sliding_window", "h200", params={"window": 1024}, host_ms=24, reuse=found.reuse, low=4000, high=4096, points=2
+    )
+    assert shared.points[-1].speedup >= 1

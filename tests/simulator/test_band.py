@@ -67,3 +67,11 @@ def test_bands_hold_one():
     p = predict("causal", "h100", seq_q=2048, kernel="fa3_paged")
     assert p.latency_ms_low <= p.latency_ms <= p.latency_ms_high
     assert p.provenance.why
+
+
+def test_a_calibration_of_one_run_is_no_contradiction():
+    p = predict("gna", "b200")
+    assert p.provenance.calibrated_on == "natten-docs-2d-flux"
+    assert p.provenance.why == (
+        "natten_blackwell was fitted to natten-docs-2d-flux on b200_sxm, too few runs for a band of its own"
+    )
