@@ -16,8 +16,8 @@ def print_fitting(console: Console, table: Table, spare: Sequence[str], elsewher
     >>> from rich.console import Console
     >>> from rich.table import Table
     >>> table = Table("GPU", "band", "ms", box=None, pad_edge=False)
-    >>> table.add_row("h100_sxm", "1.00 ms to 2.00 ms", "1.25")
-    >>> print_fitting(Console(width=30), table, ["band"], "--csv")
+    >>> table.add_row("h100_sxm", "1.00 ms to 2.00 ms, nine in ten", "1.25")
+    >>> print_fitting(Console(width=36), table, ["band"], "--csv")  # doctest: +NORMALIZE_WHITESPACE
     GPU       ms
     h100_sxm  1.25
     left out here: band (--csv has all)
