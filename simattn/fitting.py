@@ -16,22 +16,33 @@ def print_fitting(console: Console, table: Table, spare: Sequence[str], elsewher
     >>> from rich.console import Console
     >>> from rich.table import Table
     >>> table = Table("GPU", "band", "ms", box=None, pad_edge=False)
-    >>> table.add_row("h100_sxm", "1.00 ms to 2.00 ms", "1.25")
-    >>> print_fitting(Console(width=30), table, ["band"], "--csv")
+    >>> table.add_row("h100_sxm", "1.00 ms to 2.00 ms, nine in ten", "1.25")
+    >>> print_fitting(Console(width=36), table, ["band"], "--csv")  # doctest: +NORMALIZE_WHITESPACE
     GPU       ms
     h100_sxm  1.25
     left out here: band (--csv has all)
     """
     from rich.text import Text
 
-    left_out = []
+    wide, left_out, fitting = console.options.update(max_width=10_000), [], table
     for title in spare:
-        if console.measure(table, options=console.options.update(max_width=10_000)).maximum <= console.width:
+        if console.measure(fitting, options=wide).maximum <= console.width:
             break
-        kept = [column for column in table.columns if str(column.header) != title]
-        if len(kept) < len(table.columns):
-            table.columns = kept
+        if any(str(column.header) == title for column in table.columns):
             left_out.append(title)
-    console.print(table, highlight=False)
+            fitting = _without(table, left_out)
+    console.print(fitting, highlight=False)
     if left_out:
         console.print(Text(f"left out here: {', '.join(left_out)} ({elsewhere} has all)", "dim"))
+
+
+def _without(table: Table, titles: Sequence[str]) -> Table:
+    from rich.table import Table
+
+    columns = [column for column in table.columns if str(column.header) not in titles]
+    made = Table(box=table.box, pad_edge=table.pad_edge, header_style=table.header_style)
+    for column in columns:
+        made.add_column(column.header, justify=column.justify, no_wrap=column.no_wrap, overflow=column.overflow)
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        made.add_row(*cells)
+    return made

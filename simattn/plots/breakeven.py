@@ -30,7 +30,7 @@ def breakeven_figure(found: Breakeven) -> Any:
                 hovertemplate=f"{name}<br>{found.vary} %{{x:,.4g}}: %{{y:,.4g}} ms<br>%{{customdata:.2f}} x dense<extra></extra>",
             )
     if found.value is not None:
-        drawn.add_vline(x=found.value, line={"color": INK, "width": 1})
+        drawn.add_vline(x=found.value, line={"color": INK, "width": 1, "dash": "solid"})
     drawn.update_xaxes(title_text=found.vary, type="log", tickformat=",", dtick=_ticks([p.value for p in found.points]))
     drawn.update_yaxes(
         title_text="time, ms", type="log", tickformat=",", dtick=_ticks([t for _, times, *_ in curves for t in times if t])

@@ -139,6 +139,8 @@ def test_the_picture(tmp_path: Path) -> None:
         [p.dense_ms for p in found.points],
     ]
     assert (drawn.layout.xaxis.title.text, drawn.layout.yaxis.title.text) == ("tokens", "time, ms")
+    still = CliRunner().invoke(simattn, [*asked, "-o", str(tmp_path / "length.png")])
+    assert still.exit_code == 0, still.output
     refused = CliRunner().invoke(simattn, [*asked, "-o", str(tmp_path / "none" / "x.html")])
     assert isinstance(refused.exception, UserError)
 

@@ -28,4 +28,4 @@ def test_columns_go_as_a_whole(width: int, titles: list[str], left_out: str) -> 
     assert lines[0].split() == titles
     assert "…" not in text.getvalue()
     assert "h100_sxm" in lines[1]
-    assert left_out in text.getvalue()
+    assert left_out in text.getvalue().replace(" \n", " ")
