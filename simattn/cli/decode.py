@@ -72,9 +72,8 @@ def _print(answer: Loop) -> None:
     kinds = ", ".join(f"{count} {role}" for role, count in answer.roles.items())
     console.print(f"[bold]{answer.model}[/bold] decoding with {answer.pattern} on {answer.gpu}: layers {kinds}")
     fits = "" if answer.fits is None else f"; {answer.fits:,} fit"
-    console.print(
-        f"{answer.batch} sequences of {answer.context:,} tokens, {answer.budget:,} attended by a sparse layer at the end{fits}\n"
-    )
+    attended = f"{answer.budget:,} attended by a sparse layer at the end"
+    console.print(f"{answer.batch} sequences of {answer.context:,} tokens, {attended}{fits}\n")
     if answer.fits is not None and answer.fits < answer.batch:
         console.print("[bold]their keys and values do not fit into the memory of the GPU[/bold]\n")
     rows = []
