@@ -135,8 +135,8 @@ class Launch(_Table, frozen=True):
     """How CTAs get to SMs."""
 
     order: Literal["ascending", "longest_first", "by_visits"]
-    """Within a head: by query position, or (causal) from the last, longest tile. `by_visits`: over all heads, the most visits
-    first, as a kernel would whose CTAs come from a sorted list."""
+    """Within a head: by query position, or (causal) from the last, longest tile. `by_visits`: over all heads that have a schedule
+    in common, the most visits first, as a kernel would whose CTAs come from a sorted list."""
     persistent: bool = False
     """A CTA goes on to the next tile by itself: loads run ahead into it, and its output is left to be stored."""
     section_mib: Annotated[float, Meta(ge=0, le=1024)] = 0

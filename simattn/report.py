@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,7 @@ ROOMY = 120
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a plain table to stdout, numbers to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(header))]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     for title, right in zip(header, numeric, strict=True):
         table.add_column(Text(title), justify="right" if right else "left", overflow="fold")
     for row in rows:
@@ -329,6 +330,11 @@ def _digits(value: float, whole: float) -> str:
 
 def _value(value: Any) -> str:
     return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _is_number(cell: Any) -> bool:
+    """Whether a cell is a number, written out or not, or empty."""
+    return isinstance(cell, (int, float)) or re.fullmatch(r"[\d,.]*", str(cell)) is not None
 
 
 def _number(cell: Any) -> str:

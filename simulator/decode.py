@@ -201,6 +201,8 @@ class Loop(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    budget : int
+        Tokens that a query of a sparse layer attends to in the last step.
     roles : dict
         How many layers have each role.
     fits : int or None
@@ -295,7 +297,7 @@ def decode(
         batch=batch,
         context=context,
         tokens=tokens,
-        budget=decoder.budget(context),
+        budget=decoder.budget(last),
         roles={role: kinds.count(role) for role in ("full", "select", "sparse") if role in kinds},
         fits=int(decoder.memory_gib() * GIB // sequence) if known else None,
         seconds=seconds,

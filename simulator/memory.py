@@ -71,7 +71,7 @@ def traffic(
     masks = (schedule.visited + schedule.total(schedule.counts.skipped)) * look_bytes
     capacity = spec.mem.l2.mib * 2**20
     keys = 0.0
-    for group in schedule.groups:
+    for group in (group for group in schedule.groups if group.rows):
         distinct = ceil(group.copies / heads_share)
         all_keys = min(_keys_of(schedule, group), schedule.seq_kv) * token
         together = min(ceil(ceil(resident / group.rows) / heads_share), distinct)

@@ -117,6 +117,9 @@ def offload(
     link = spec.link.host
     if link is None:
         raise UserError(f"GPU {spec.name} has no host link")
+    for name, value in (("context", context), ("batch", batch)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
     if not 0 <= hit_rate <= 1:
         raise UserError(f"hit_rate must lie in 0..1, got {hit_rate}")
     if link_share is not None and not 0 < link_share <= 1:

@@ -68,11 +68,9 @@ def question(
             seq_q, seq_kv = _same("seq_q", seq_q, sizes["seq_q"]), _same("seq_kv", seq_kv, sizes["seq_kv"])
     source = models.load(model or workload.model) if model or shape else None
     phase = phase or workload.phase
-    if phase == "decode" and seq_q is None and grid is None and frames is None:
-        seq_q, seq_kv = (
-            workload.seq_q or chosen.items,
-            seq_kv or (source.layout(shape) if source else chosen.default_layout()).tokens,
-        )
+    if phase == "decode" and grid is None and frames is None:
+        seq_q = (workload.seq_q or chosen.items) if seq_q is None else seq_q
+        seq_kv = (source.layout(shape) if source else chosen.default_layout()).tokens if seq_kv is None else seq_kv
     layout = make_layout(grid=grid, text=text, frames=frames, tokens_per_frame=tokens_per_frame, seq_q=seq_q, seq_kv=seq_kv)
     # A mask file has no text of its own: all its tokens are those of the grid that is given.
     if layout is None or (text is None and len(layout.grid) > 1 and not isinstance(chosen.family, Listed)):

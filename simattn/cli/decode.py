@@ -65,22 +65,22 @@ def decode(
 
 def _print(answer: Loop) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from ..report import print_table
 
     console = Console(highlight=False)
     kinds = ", ".join(f"{count} {role}" for role, count in answer.roles.items())
     console.print(f"[bold]{answer.model}[/bold] decoding with {answer.pattern} on {answer.gpu}: layers {kinds}")
     fits = "" if answer.fits is None else f"; {answer.fits:,} fit"
-    console.print(f"{answer.batch} sequences of {answer.context:,} tokens, {answer.budget:,} attended by a sparse layer{fits}\n")
+    attended = f"{answer.budget:,} attended by a sparse layer at the end"
+    console.print(f"{answer.batch} sequences of {answer.context:,} tokens, {attended}{fits}\n")
     if answer.fits is not None and answer.fits < answer.batch:
         console.print("[bold]their keys and values do not fit into the memory of the GPU[/bold]\n")
-    table = Table(box=None, pad_edge=False)
-    for title in ("context", "step ms", "dense ms", "attention ms", "dense attention ms"):
-        table.add_column(title, justify="right")
+    rows = []
     for step in answer.steps:
         times = (step.ms, step.dense_ms, step.attention_ms, step.dense_attention_ms)
-        table.add_row(f"{step.context:,}", *(f"{ms:,.3f}" for ms in times))
-    console.print(table)
+        rows.append([step.context, *(f"{ms:,.3f}" for ms in times)])
+    print_table(["context", "step ms", "dense ms", "attention ms", "dense attention ms"], rows)
     console.print(f"\n{answer.tokens:,} tokens each in {answer.seconds:,.2f} s, dense in {answer.dense_seconds:,.2f} s")
     console.print(f"{answer.tokens_per_s:,.1f} tokens/s, dense {answer.dense_tokens_per_s:,.1f}: {answer.speedup:.2f} x")
 

@@ -86,7 +86,8 @@ def e2e(
 
 def _print(answer: EndToEnd, eager: bool) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from ..report import print_table
 
     count, console = answer.counts, Console(highlight=False)
     where = f"{answer.gpus} x {answer.gpu}" if answer.gpus > 1 else answer.gpu
@@ -103,14 +104,12 @@ def _print(answer: EndToEnd, eager: bool) -> None:
     given = ", as given" if answer.share_given else ""
     console.print(f"share    {100 * answer.attention_share:.1f} %  of the dense run is self-attention{given}")
     console.print(f"work     {answer.pflops:,.1f} PFLOP; dense {answer.dense_pflops:,.1f} PFLOP\n")
-    table = Table("part", box=None, pad_edge=False)
-    for title in ("dense PFLOP", "dense s", "here s", "share %"):
-        table.add_column(title, justify="right")
+    rows = []
     for part in answer.parts:
         share = 100 * part.latency_ms / answer.latency_ms
         work = f"{part.dense_pflops:,.1f}" if part.dense_pflops else ""
-        table.add_row(part.name, work, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}")
-    console.print(table)
+        rows.append([part.name, work, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}"])
+    print_table(["part", "dense PFLOP", "dense s", "here s", "share %"], rows)
     kernels = "elementwise ops one by one, at the rate of a copy" if eager else "fused elementwise kernels"
     console.print(f"\nassumed: {kernels}, one stream, settled clocks; text encoder and decoder are not part of it")
     if answer.gpus > 1:

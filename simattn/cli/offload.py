@@ -95,22 +95,21 @@ def offload(
 
 def _print(answer: Offload) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from ..report import print_table
 
     console = Console(highlight=False)
     console.print(f"[bold]{answer.model}[/bold] decoding with {answer.pattern} on {answer.gpu}")
     console.print(
         f"{answer.context:,} tokens a sequence, {answer.budget:,} attended; {answer.kv_memory_gib:.1f} GiB of keys and values\n"
     )
-    table = Table("", box=None, pad_edge=False)
-    for title in ("sequences", "step ms", "host link ms", "tokens/s"):
-        table.add_column(title, justify="right")
+    rows = []
     for name, run in (("on the GPU", answer.resident), (f"offloaded, {100 * answer.hit_rate:g} % hits", answer.offloaded)):
         if run is None:
-            table.add_row(name, "0", "", "", "")
+            rows.append([name, 0, "", "", ""])
         else:
-            table.add_row(name, str(run.batch), f"{run.step_ms:,.2f}", f"{run.host_link_ms:,.2f}", f"{run.tokens_per_s:,.1f}")
-    console.print(table)
+            rows.append([name, run.batch, f"{run.step_ms:,.2f}", f"{run.host_link_ms:,.2f}", f"{run.tokens_per_s:,.1f}"])
+    print_table(["", "sequences", "step ms", "host link ms", "tokens/s"], rows)
     if answer.speedup is not None:
         console.print(f"\noffloaded {answer.speedup:.2f} x as fast")
     even = "never" if answer.break_even_hit is None else f"from {100 * answer.break_even_hit:.1f} % hits"

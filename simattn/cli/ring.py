@@ -68,7 +68,8 @@ def ring(
 
 def _print(answer: Ring, problem: AttentionProblem) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from ..report import print_table
 
     console = Console(highlight=False)
     kind = "causal" if problem.causal else "dense"
@@ -77,12 +78,10 @@ def _print(answer: Ring, problem: AttentionProblem) -> None:
     )
     console.print(f"time        {answer.seconds * 1e3:,.3f} ms  one GPU on its own part {answer.alone_seconds * 1e3:,.3f} ms")
     console.print(f"efficiency  {100 * answer.efficiency:.1f} %  of the rate of one GPU\n")
-    table = Table("gpu", box=None, pad_edge=False)
-    for title in ("attention ms", "merges ms", "waiting ms", "sending ms"):
-        table.add_column(title, justify="right")
-    for row in answer.ranks:
-        table.add_row(str(row.rank), *(f"{1e3 * s:,.3f}" for s in (row.attention, row.merges, row.waiting, row.sending)))
-    console.print(table)
+    print_table(
+        ["gpu", "attention ms", "merges ms", "waiting ms", "sending ms"],
+        [[r.rank, *(f"{1e3 * s:,.3f}" for s in (r.attention, r.merges, r.waiting, r.sending))] for r in answer.ranks],
+    )
     console.print("\nassumed: merges run op by op as PyTorch does; sends take no SM from attention")
 
 

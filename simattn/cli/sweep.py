@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from .options import parse_value, problem_setting, problem_sizes, set_option, tile_options
+from .options import comma_names, parse_value, problem_setting, problem_sizes, set_option, tile_options
 from .output import Form, print_rows, progress_bar, row_formats
 from .predict import compile_notice
 
@@ -19,21 +19,12 @@ MOST_ROWS = 40
 """Rows that are printed whole; of more the best are."""
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
-    if value is None:
-        return []
-    names = [name.strip() for name in value.split(",") if name.strip()]
-    if not names:
-        raise click.BadParameter("expected names with commas between them")
-    return names
-
-
 @click.command()
 @click.argument("spec_file", required=False, metavar="[SPEC.toml]", type=click.Path(dir_okay=False))
-@click.option("--hw", metavar="GPU,...", callback=_names, help="Names, aliases or TOML files of GPUs.")
-@click.option("--pattern", "patterns", metavar="NAME,...", callback=_names, help="Names or TOML files of patterns.")
+@click.option("--hw", metavar="GPU,...", callback=comma_names, help="Names, aliases or TOML files of GPUs.")
+@click.option("--pattern", "patterns", metavar="NAME,...", callback=comma_names, help="Names or TOML files of patterns.")
 @click.option("--mask", "mask_file", metavar="FILE", type=click.Path(dir_okay=False), help="Block mask in place of a pattern.")
-@click.option("--kernel", "kernels", metavar="NAME,...", callback=_names, help="Kernels; the usual one of each by default.")
+@click.option("--kernel", "kernels", metavar="NAME,...", callback=comma_names, help="Kernels; the usual one of each by default.")
 @click.option(
     "--vary",
     multiple=True,
@@ -55,10 +46,10 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 @row_formats
 def sweep(
     spec_file: str | None,
-    hw: list[str],
-    patterns: list[str],
+    hw: list[str] | None,
+    patterns: list[str] | None,
     mask_file: str | None,
-    kernels: list[str],
+    kernels: list[str] | None,
     vary: tuple[str, ...],
     block: str | None,
     settings: tuple[str, ...],

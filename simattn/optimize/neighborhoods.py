@@ -18,6 +18,8 @@ from .call import Tiles
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Some = range | tuple[int, ...]
+"""Strides along one axis."""
 
 
 class Strides(NamedTuple):
@@ -32,13 +34,13 @@ class Strides(NamedTuple):
     """The kernel can tell that no element mask is needed."""
 
 
-@lru_cache(maxsize=2**16)
-def strides_of(axis: Axis, strides: tuple[int, ...], q_tile: int, kv_tile: int, dynamic_kv: bool) -> Strides:
+@lru_cache(maxsize=4096)
+def strides_of(axis: Axis, strides: Some, q_tile: int, kv_tile: int, dynamic_kv: bool) -> Strides:
     """What each of some strides makes the tiles of an axis visit; of several that come to the same, the smallest.
 
     >>> from simattn.workloads.families.axis import Axis
     >>> line = Axis(32768, 2048, 1, 1, False)
-    >>> found = strides_of(line, tuple(range(1, 2049)), 256, 128, False)
+    >>> found = strides_of(line, range(1, 2049), 256, 128, False)
     >>> int(found.stride[found.mask_free][0])
     256
     """
@@ -80,23 +82,21 @@ class Family(NamedTuple):
         return np.asarray(np.prod(self.strides, axis=1))
 
 
-def family(
-    axes: Sequence[Axis], strides: Sequence[Sequence[int]], tiles: Tiles, *, text: int = 0, dynamic_kv: bool = False
-) -> Family:
+def family(axes: Sequence[Axis], strides: Sequence[Some], tiles: Tiles, *, text: int = 0, dynamic_kv: bool = False) -> Family:
     """Combine some strides of each axis.
 
     Parameters
     ----------
     axes : sequence of Axis
         Rule of each axis, but for its stride.
-    strides : sequence of sequence of int
+    strides : sequence of range or of tuple of int
         Strides to look at, of each axis.
     text : int
         Tokens behind the grid that every query sees.
     """
     q_tile, kv_tile = tiles
     found = [
-        strides_of(a._replace(stride=1), tuple(own), tq, tk, dynamic_kv)
+        strides_of(a._replace(stride=1), own, tq, tk, dynamic_kv)
         for a, own, tq, tk in zip(axes, strides, q_tile, kv_tile, strict=True)
     ]
     text_tiles = -(-text // int(np.prod(kv_tile)))

@@ -20,7 +20,7 @@ from ..workloads.families.box import per_axis
 from ..workloads.orders import Order
 from .call import Call, Tiles
 from .candidate import Merit
-from .neighborhoods import family, windows_of
+from .neighborhoods import Some, family, windows_of
 from .search import Candidate, Candidates
 
 TILE, STRIDE, WINDOW, ORDER = "tile", "stride", "window", "order"
@@ -93,14 +93,14 @@ def windows_to_try(vary: Vary, asked: Question, sparsity: float | None) -> list[
     return [min(found, key=lambda w: sum(abs(a * scale / b - 1) for a, b in zip(w, own, strict=True)))]
 
 
-def strides_to_try(vary: Vary, asked: Question, window: tuple[int, ...]) -> list[list[list[int]]]:
+def strides_to_try(vary: Vary, asked: Question, window: tuple[int, ...]) -> list[list[Some]]:
     """Strides along each axis that fit under a window: sets of which every combination is looked at."""
     family, grid = asked.pattern.family, asked.layout.grid
     assert isinstance(family, Box)
     if STRIDE in vary and vary[STRIDE] is None:
-        return [[list(range(1, w + 1)) for w in window]]
+        return [[range(1, w + 1) for w in window]]
     given = [per_axis(STRIDE, s, grid) for s in vary.get(STRIDE) or (family.stride,)]
-    return [[[s] for s in own] for own in given if all(s <= w for s, w in zip(own, window, strict=True))]
+    return [[(s,) for s in own] for own in given if all(s <= w for s, w in zip(own, window, strict=True))]
 
 
 class Neighborhoods:

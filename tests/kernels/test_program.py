@@ -18,7 +18,9 @@ FA3, FA4 = kernels.load("fa3"), kernels.load("fa4")
 WITHOUT_POLYNOMIAL = msgspec.structs.replace(FA4, softmax=msgspec.structs.replace(FA4.softmax, exp_on_fma={}))
 
 
-def built(profile, hw, q_rows=128, kv_rows=128, d=128, d_v=None, stages=2, warps=16, mask_alu=2.0, rate=None, template=None, **rest):
+def built(
+    profile, hw, q_rows=128, kv_rows=128, d=128, d_v=None, stages=2, warps=16, mask_alu=2.0, rate=None, template=None, **rest
+):
     spec = gpus.load(hw) if isinstance(hw, str) else hw
     return build(
         profile,

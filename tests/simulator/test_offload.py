@@ -87,6 +87,7 @@ def test_prefetch_never_hurts() -> None:
     ("options", "says"),
     [
         ({"hit_rate": 1.5}, r"hit_rate must lie in 0\.\.1, got 1\.5"),
+        ({"batch": 0}, "batch must be at least 1, got 0"),
         ({"link_share": 0.0}, "link_share must lie between 0 and 1, got 0"),
         ({"kv_memory_gib": 0.1}, r"0\.1 GiB do not hold what one sequence keeps on the GPU, 0\.5 GiB"),
     ],

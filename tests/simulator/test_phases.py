@@ -1,5 +1,7 @@
 """Decode and backward calls, fp8, scattered keys and tiles passed over, end to end."""
 
+from contextlib import suppress
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from simattn.hwspecs import gpus
 from simattn.kernels import KINDS, kernels
 from simattn.simulator import STAGES, Setting, attention_time, choose_kernel, predict, question, simulate
 from simattn.simulator.pipeline import sm_pipeline
-from simattn.workloads import AttentionProblem, Kind, schedule
+from simattn.workloads import AttentionProblem, Kind, schedule, systems
 
 from simattn import UserError
 
@@ -39,6 +41,20 @@ def test_a_decode_step_on_every_gpu(hw, pattern):
     assert stages[-1] == p.latency_ms
     keys = 8 * 8 * 256 * 2 * (16384 if pattern in ("dense", "causal") else 1024)
     assert p.latency_ms * 1e-3 > keys / (gpus.load(hw).mem.dram.gbps * 1e9)
+
+
+def test_a_decode_step_has_the_usual_keys_whether_its_queries_are_given_or_not():
+    said, given = (question("causal", phase="decode", **options).problem for options in ({}, {"seq_q": 1}))
+    assert said == given
+    assert (given.seq_q, given.seq_kv) == (1, 32768)
+    assert question("causal", phase="decode", seq_q=1, seq_kv=500).problem.seq_kv == 500
+
+
+@pytest.mark.parametrize("pattern", systems.names())
+def test_one_query_has_an_answer_or_is_refused(pattern):
+    for options in ({}, {"phase": "decode"}):
+        with suppress(UserError):
+            assert predict(pattern, "h100", fidelity="bound", seq_q=1, **options).latency_ms > 0
 
 
 def test_long_sequences_are_bound_by_dram():
