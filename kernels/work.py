@@ -21,7 +21,7 @@ one whose keys lie scattered in memory."""
 
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
-    "q_read", "scores_read", "probabilities_write", "p_to_smem", "barrier",
+    "q_read", "k_write", "v_write", "scores_read", "probabilities_write", "p_to_smem", "barrier",
     # By halves of the head width.
     "load_k_half", "load_v_half", "qk_half", "pv_half",
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
@@ -125,7 +125,7 @@ LOADS: dict[str, Literal["k", "v"]] = {
 """Which of the two tiles of a visit a work item fetches."""
 
 _SCORES_ONLY = {"load_k", "load_k_half", "load_q", "load_half", "dequantize_eighth", "receive_half"}
-_SCORES_ONLY |= {"load_rows_half", "q_read", "qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
+_SCORES_ONLY |= {"load_rows_half", "q_read", "k_write", "qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
 
 
 def _runs(work: str, kind: Kind) -> bool:
@@ -150,9 +150,7 @@ def _product(share: Share, columns: int, depth: int, left: Operand) -> Cost:
         readers=min(share.warps, max(1, share.rows // _WARP_ROWS)) if legacy else 1,
         legacy=legacy,
     )
-    # The port through which warps read is also that of cp.async, which writes the next such tile while this one is multiplied.
-    written = columns * depth * share.element_bytes / share.spec.units.smem_bytes if legacy else 0.0
-    return Cost({"tensor": product.tensor, "smem": product.smem + written}, product.latency)
+    return Cost({"tensor": product.tensor, "smem": product.smem}, product.latency)
 
 
 _WARP_ROWS = 16
@@ -262,6 +260,8 @@ _WORK: dict[str, Callable[[Share], Cost]] = {
     "probabilities_write": lambda s: _tmem(s, s.element_bytes * s.scores),
     "p_to_smem": lambda s: _smem(s, s.element_bytes * s.scores),
     "q_read": lambda s: _smem(s, s.rows * s.d * s.element_bytes),
+    "k_write": lambda s: _smem(s, s.keys * s.d * s.element_bytes),
+    "v_write": lambda s: _smem(s, s.keys * s.d_v * s.element_bytes),
     "barrier": lambda s: Cost({}, latency=_iteration(s)),
     "load_k_half": lambda s: Cost({}, load_bytes=s.keys * s.d * s.element_bytes // 2),
     "load_v_half": lambda s: Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes // 2),
