@@ -60,7 +60,9 @@ def test_options_of_the_problem_are_those_of_predict(tmp_path):
     def names(command):
         return {option for parameter in command.params for option in parameter.opts}
 
-    assert names(predict) - names(trace) == {"--baseline", "--fidelity", "--clock", "--seed", "--warm", "--without"}
+    assert names(predict) - names(trace) == {
+        "--baseline", "--fidelity", "--clock", "--seed", "--warm", "--without", "--host-ms", "--reuse",
+    }  # fmt: skip
     assert names(trace) - names(predict) == {"--sms", "--events", "-o", "--output"}
     np.save(tmp_path / "mask.npy", np.tri(16, dtype=bool))
     shape = ("--seq-q", 2048, "--q-heads", 2, "--kv-heads", 2, "--head-dim", 64, "--q-tile", 64, "--batch", 3, "--dtype", "fp16")
