@@ -27,6 +27,7 @@ ring        attention over a sequence that several GPUs share
 
 from .bounds import Bounds, bounds
 from .choice import KernelChoice, choose_kernel, with_tile
+from .clock import Loop
 from .predict import Run, predict, simulate
 from .prediction import Prediction
 from .question import Question, question
@@ -38,6 +39,7 @@ __all__ = [
     "Bounds",
     "Fidelity",
     "KernelChoice",
+    "Loop",
     "Prediction",
     "Question",
     "Run",

@@ -3,8 +3,40 @@
 from __future__ import annotations
 
 from math import exp
+from typing import NamedTuple
 
 from ..hwspecs import Clock, GpuSpec
+
+
+class Loop(NamedTuple):
+    """Calls made back to back around those that are timed: the load under which the clock falls.
+
+    Calls first, as many as were asked for; of a benchmark that fills a time instead, as many as fit into it.
+
+    Attributes
+    ----------
+    before, timed : float
+        Calls before the timed ones, and calls that are timed, at the least.
+    before_ms, timed_ms : float
+        Time that is filled with further calls before, and with timed ones, in milliseconds.
+
+    Examples
+    --------
+    >>> Loop(before=2, timed=30).load(0.001)
+    0.017
+    >>> Loop(before=6, timed=1, before_ms=25, timed_ms=100).load(1e-4).__round__(4)
+    0.0756
+    """
+
+    before: float = 3
+    timed: float = 6
+    before_ms: float = 0
+    timed_ms: float = 0
+
+    def load(self, seconds: float) -> float:
+        """Seconds under load at the middle of the timed calls, for a call of so many seconds."""
+        before = self.before * seconds + self.before_ms * 1e-3
+        return before + max(self.timed * seconds, self.timed_ms * 1e-3) / 2
 
 
 def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
@@ -22,18 +54,24 @@ def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
     return min(burst, float(sustained * min(max(tensor_share, 1e-9), 1.0) ** (-1 / 3)))
 
 
-def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) -> float:
-    """Mean clock of a kernel, in Hz.
+SERVED = Loop()
+"""Three calls, then six that are timed: how the tables of aiconfigurator were collected, from which clocks are calibrated."""
+
+
+def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float, loop: Loop = SERVED) -> float:
+    """Clock of a kernel in the middle of the calls that are timed, in Hz.
 
     Parameters
     ----------
     regime : str
         `burst`: the highest clock, as for a single short kernel. `boost`: the clock of the data sheet. `sustained`: falls
-        from burst towards the clock that power allows, with run time.
+        from burst towards the clock that power allows, with time under load.
     seconds : float
-        Run time at the highest clock, of one run; benchmarks run a kernel some twenty times, back to back.
+        Run time of one call at the highest clock.
     tensor_share : float
         Share of that time in which the tensor cores work.
+    loop : Loop
+        The calls around it.
 
     Examples
     --------
@@ -45,4 +83,4 @@ def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) 
     if regime != "sustained":
         return spec.clock_hz(regime)
     burst, floor = spec.clock_hz("burst"), settled_hz(spec, tensor_share)
-    return burst - (burst - floor) * (1 - exp(-seconds * 1e3 / spec.chip.clock_settle_ms))
+    return burst - (burst - floor) * (1 - exp(-loop.load(seconds) * 1e3 / spec.chip.clock_settle_ms))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ..facts import UserError
 from ..kernels import Calibration
-from ..kernels.calibration import environment_of
+from ..kernels.calibration import environment_of, with_leaves
 from ..simulator import Run, simulate
 from ..simulator.band import band_of
 from ..workloads import Attention
@@ -146,6 +146,8 @@ def _simulated(run: Measurement, timed: Timed, known: Sequence[Calibration] | No
     asked = asked_of(run)
     if timed.stage == "side":
         asked = asked._replace(spec=environment_of(run.table, asked.kernel, asked.spec, known))
+    if not timed.launched:
+        asked = asked._replace(spec=with_leaves(asked.spec, {"launch.kernel_us": 0.0}))
     done = simulate(asked.question, asked.spec, kernel=asked.kernel, **asked.tiles, setting=timed.setting, known=known)
     return asked, done
 

@@ -2,7 +2,10 @@ import json
 
 import pytest
 from simattn.hwspecs import labels
+from simattn.simulator import Loop
 from simattn.validation import Measurement, compare, published_runs, read_measurements
+from simattn.validation.sources import timed_as
+from simattn.validation.sources.published import _labels
 
 from simattn import UserError
 
@@ -93,3 +96,22 @@ def test_files_with_mistakes_are_refused_with_the_line(tmp_path):
         read_measurements(path)
     path.write_text(json.dumps({**RUN, "anything": "else"}))
     assert read_measurements(path)[0].q_heads == 16
+
+
+def test_tables_say_what_their_times_contain():
+    served, alone, natten = (timed_as(t) for t in ("aiconfigurator/h100_sxm/vllm/0.24.0", "cudnn-dsv3-gb200", "natten-docs-1d"))
+    assert (served.stage, served.launched, served.setting.writes_cache) == ("side", True, True)
+    # Kernels of a backward call belong to it, launches do not.
+    assert (alone.stage, alone.launched) == ("side", False)
+    assert (natten.stage, natten.launched) == ("clock", False)
+
+
+def test_every_published_table_says_how_its_calls_are_made():
+    named = {start for loop in _labels()["loops"] for start in loop["tables"]}
+    tables = {run.table for run in published_runs() if run.latency_ms and run.phase != "ceiling"} - {"flashmla-h800"}
+    assert all(table.startswith(tuple(named)) for table in tables)
+    assert all(loop["source"] for loop in _labels()["loops"])
+    # A call between rests, and one of a hundred.
+    alone, hundred = (timed_as(table).setting.loop for table in ("cudnn-dsv3-gb200", "sage-h100"))
+    assert alone.load(0.01) < 0.01 < hundred.load(0.01)
+    assert timed_as("somebody's").setting.loop == timed_as("aiconfigurator/x/vllm/1").setting.loop == Loop()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...kernels import kernels
-from ...simulator import Setting
+from ...simulator import Loop, Setting
 from ..measurement import Measurement, read_measurements
 
 SIMULATED = ("dense", "causal", "sliding_window", "gna")
@@ -45,13 +45,26 @@ class Timed(NamedTuple):
     stage: str
     """Last stage of the waterfall that is in them."""
     setting: Setting
+    launched: bool = True
+    """Whether launches are in them."""
 
 
 def timed_as(table: str) -> Timed:
-    """How the times of a table were taken: of the kernel alone, with its launch, or of a serving framework's whole op."""
-    timers = _labels()["timers"]
-    if table in timers["kernel_only"] or table.startswith(tuple(timers["profiled"])):
-        return Timed("clock", Setting())
+    """How the times of a table were taken.
+
+    Of the attention kernel alone, of all kernels of a call, of these with their launches, or of a serving framework's whole op.
+    """
+    timers, loop = _labels()["timers"], _loop(table)
+    if table.startswith((*timers["kernel_only"], *timers["profiled"])):
+        return Timed("clock", Setting(loop=loop), launched=False)
+    if table.startswith(tuple(timers["kernels_only"])):
+        return Timed("side", Setting(loop=loop), launched=False)
     if table.startswith(tuple(timers["served"])):
-        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True))
-    return Timed("side", Setting())
+        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True, loop=loop))
+    return Timed("side", Setting(loop=loop))
+
+
+def _loop(table: str) -> Loop:
+    """Calls that are made back to back around those that a table is of."""
+    found = next((loop for loop in _labels()["loops"] if table.startswith(tuple(loop["tables"]))), {})
+    return Loop(**{name: found[name] for name in Loop._fields if name in found})
