@@ -70,7 +70,7 @@ def asked_of(run: Measurement) -> Asked:
         raise UserError("the GPU waited for the host, so the time is not the kernel's (host_bound)")
     if run.l2 == "warm":
         raise UserError("measured with its inputs in L2, which only served tables are simulated with")
-    kernel = kernel_for(run.kernel, spec.arch)
+    kernel = kernel_for(run.kernel, spec.arch, run.table)
     if kernel is None:
         raise UserError(f"no profile for kernel {run.kernel} on {spec.arch}")
     shapes, params, tiles = _pattern(run, pattern)

@@ -25,9 +25,10 @@ def _labels() -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / "labels.toml").read_text(encoding="utf-8"))
 
 
-def kernel_for(label: str, arch: str) -> str | None:
-    """The profile behind a kernel label, or a profile of that very name; None where no profile describes the kernel."""
-    profile = _labels()["profiles"].get(label, {}).get(arch)
+def kernel_for(label: str, arch: str, table: str = "") -> str | None:
+    """The profile behind the kernel label of a table, or a profile of that very name; None where no profile describes the kernel."""
+    own = next((v["profiles"] for v in _labels()["versions"] if table.startswith(tuple(v["tables"]))), {})
+    profile = own.get(label, {}).get(arch) or _labels()["profiles"].get(label, {}).get(arch)
     if profile is None and label in kernels.names():
         return label
     return None if profile is None else str(profile)
