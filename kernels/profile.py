@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from ..facts import Provenance, Same, Shelf, UserError
 from ..hwspecs import GpuSpec
@@ -125,6 +125,8 @@ class Mask(_Table, frozen=True):
     """On PARTIAL tiles; on all tiles; on all tiles unless the whole call needs none (NATTEN)."""
     alu: tuple[Count, ...]
     """ALU operations of one score, for masks on one axis, two axes and so on; the last entry serves all further ones."""
+    every: dict[MaskClass, Count] = {}
+    """Mask classes of which every tile is masked, whatever the policy, with the ALU operations of one score."""
 
     def operations(self, axes: int) -> float:
         """ALU operations of one score, for a mask on so many axes."""
@@ -319,6 +321,15 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         found = next((self.variants[name] for name in wanted if name in self.variants), None)
         return self if found is None else kernels.load(found).variant(phase, mask_class, dtype)
 
+    def under(self, mask_class: str) -> KernelProfile:
+        """The profile with its masks as they are under a mask class.
+
+        >>> fa2 = kernels.load("fa2")
+        >>> [fa2.under(masks).mask.policy for masks in ("dense", "window")]
+        ['partial', 'all']
+        """
+        return _under(Same(self), mask_class)
+
     def program_of(self, tile: Tile, head_dim_v: int) -> str:
         """Loop program of a tile.
 
@@ -382,6 +393,13 @@ class KernelProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             spec.sm.max_ctas,
         )
         return max(1, int(min(limits)))
+
+
+@lru_cache(maxsize=256)
+def _under(of: Same[KernelProfile], mask_class: str) -> KernelProfile:
+    profile = of.value
+    alu = tuple(operations for name, operations in profile.mask.every.items() if name == mask_class)
+    return structs.replace(profile, mask=Mask(policy="all", alu=alu)) if alu else profile
 
 
 kernels: Shelf[KernelProfile] = Shelf(Path(__file__).parent / "profiles", "kernel", KernelProfile)

@@ -82,7 +82,7 @@ def choose_kernel(
     tile = profile.tile_for(spec, width, mask_class, grid_axes, causal=problem.causal, rows=rows)
     tiling = profile.tiling(tile, packed, problem.seq_q)
     best = constants(profile, spec, known)
-    return KernelChoice(best.profile, tile, tiling, best.spec, best.calibration, best.borrowed)
+    return KernelChoice(best.profile.under(mask_class), tile, tiling, best.spec, best.calibration, best.borrowed)
 
 
 def with_tile(

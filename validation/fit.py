@@ -78,6 +78,7 @@ class Case(NamedTuple):
     choice: KernelChoice
     schedule: TileSchedule
     problem: AttentionProblem
+    mask_class: str
 
     @staticmethod
     def of(run: Measurement) -> Case:
@@ -89,11 +90,11 @@ class Case(NamedTuple):
         choice = with_tile(choice, question.problem, asked.tiles.get("q_tile"), asked.tiles.get("kv_tile"))
         heads = question.problem.batch * question.problem.q_heads // choice.tiling.pack
         schedule = question.pattern.family.schedule(question.layout, choice.tiling).with_copies(heads)
-        return Case(run, choice, schedule, question.problem)
+        return Case(run, choice, schedule, question.problem, mask_class)
 
     def on_gpu(self, profile: KernelProfile, spec: GpuSpec) -> tuple[float, int]:
         """Seconds of the kernel, and launches that are not in them."""
-        choice = self.choice._replace(profile=profile, spec=spec)
+        choice = self.choice._replace(profile=profile.under(self.mask_class), spec=spec)
         time = attention_time(spec, choice, self.schedule, self.problem, timed_as(self.run.table).setting)
         # The kernel that merges split keys is launched like the first one, unless it is a node of a graph.
         launched = int(time.merge > 0 and spec.launch.graph_node_us is None)

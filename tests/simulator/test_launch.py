@@ -20,6 +20,17 @@ def test_masks_by_policy():
     assert kinds_of_rows(causal, MaskPlan(True, 1)).sum(axis=0).tolist() == [0, 36, 0, 0, 0]
 
 
+def test_flash_attention_2_masks_every_tile_of_a_window():
+    fa2, window = kernels.load("fa2"), schedule("sliding_window", seq_q=4096, window=2048, q_tile=128, kv_tile=64)
+    assert mask_plan(fa2.under("window"), window) == MaskPlan(True, 1)
+    assert mask_plan(fa2.under("dense"), window) == MaskPlan(False, 1)
+    # Two compares and a select, where causal has one compare.
+    assert fa2.under("window").mask.operations(1) == 3
+    # The same object each time, which caches go by; and a calibration finds the profile as it was.
+    assert fa2.under("window") is fa2.under("window")
+    assert FA3.under("window") is FA3
+
+
 def test_natten_masks_all_tiles_or_none():
     grid_of = {"grid": (64, 64), "q_tile": (16, 8), "kv_tile": (16, 8)}
     masked = schedule("gna", window=(20, 20), **grid_of)

@@ -4,7 +4,7 @@ import pytest
 from simattn.hwspecs import labels
 from simattn.simulator import Loop
 from simattn.validation import Measurement, compare, published_runs, read_measurements
-from simattn.validation.sources import timed_as
+from simattn.validation.sources import kernel_for, timed_as
 from simattn.validation.sources.published import _labels
 
 from simattn import UserError
@@ -115,3 +115,9 @@ def test_every_published_table_says_how_its_calls_are_made():
     alone, hundred = (timed_as(table).setting.loop for table in ("cudnn-dsv3-gb200", "sage-h100"))
     assert alone.load(0.01) < 0.01 < hundred.load(0.01)
     assert timed_as("somebody's").setting.loop == timed_as("aiconfigurator/x/vllm/1").setting.loop == Loop()
+
+
+def test_a_label_may_stand_for_another_version_in_a_table():
+    assert kernel_for("cudnn", "sm100") == "cudnn_blackwell"
+    assert kernel_for("cudnn", "sm100", "natten-docs-1d") == "cudnn_blackwell_early"
+    assert kernel_for("cudnn", "sm90", "natten-docs-1d") == "cudnn_hopper"

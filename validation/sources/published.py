@@ -26,7 +26,7 @@ def _labels() -> dict[str, Any]:
 
 
 def kernel_for(label: str, arch: str, table: str = "") -> str | None:
-    """The profile behind the kernel label of a table, or a profile of that very name; None where no profile describes the kernel."""
+    """The profile behind a table's kernel label, or a profile of that very name; None where none describes the kernel."""
     own = next((v["profiles"] for v in _labels()["versions"] if table.startswith(tuple(v["tables"]))), {})
     profile = own.get(label, {}).get(arch) or _labels()["profiles"].get(label, {}).get(arch)
     if profile is None and label in kernels.names():
