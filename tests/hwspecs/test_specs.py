@@ -82,6 +82,7 @@ def test_labels_load_and_stay_sound(label):
 def test_clock_lock_of_a_label_is_applied():
     spec = load_labelled("b200-850w-1800mhz")
     assert (spec.clock_hz("burst"), spec.power.tdp_w) == (1.8e9, 850)
+    assert load_labelled("h100-sxm-1830mhz").clock_hz("burst") == 1.83e9
     with pytest.raises(UserError, match="did you mean 'b200'"):
         load_labelled("b2000")
 

@@ -6,9 +6,10 @@ Where a published figure is missed, the bounds say by how much.
 import msgspec
 import numpy as np
 import pytest
-from simattn.hwspecs import gpus
-from simattn.kernels import kernels
+from simattn.hwspecs import gpus, load_labelled
+from simattn.kernels import constants, kernels
 from simattn.kernels.program import Template
+from simattn.simulator import predict
 
 FA3 = kernels.load("fa3")
 SOFTMAX = ["mask", "max", "scale", "exp", "sum", "convert", "rescale"]
@@ -103,44 +104,87 @@ def test_flashmla_faster_conversion(one_sm, mla):
     assert 0 <= pair < alone / 2
 
 
-def test_flashmla_gains_from_the_pair(mla):
-    """250 to 460 TFLOP/s, 1.84 times, if top-k 2048 alone and top-k 32768 in pairs compare; 1.57 here, on one SM."""
-    alone, pair = mla
-    assert alone.visit() / pair.visit() == pytest.approx(460 / 250, rel=0.15)
+def flashmla_tflops(kernel, top_k):
+    """128 requests of two query tokens and 128 heads on an H800."""
+    shape = {"batch": 128, "q_heads": 128, "kv_heads": 1, "seq_q": 2, "seq_kv": top_k, "head_dim": 576, "head_dim_v": 512}
+    return predict("dense", "h800", kernel=kernel, phase="decode", dtype="fp8", **shape).tflops
+
+
+def test_flashmla_gains_from_the_pair():
+    """250 to 410 TFLOP/s, 1.64 times, both with 2048 keys a token; 1.52 here: a miss of 7 %.
+
+    The 460 that are also stated, 1.84 times 250, are of 32768 keys a token: fewer prologues and epilogues for a key, by the same
+    source, 1.12 times. Both kernels are 28 to 33 % faster here than they were measured.
+    """
+    pair = flashmla_tflops("flashmla_sparse", 2048)
+    assert pair / flashmla_tflops("flashmla_sparse_alone", 2048) == pytest.approx(410 / 250, rel=0.1)
+    assert flashmla_tflops("flashmla_sparse", 32768) / pair == pytest.approx(460 / 410, rel=0.05)
 
 
 # -- FlashAttention-3: what its parts are worth ------------------------------------------------------------------------
+#
+# arXiv 2407.08608, on an H100 whose clock was fixed at 1830 MHz (appendix C.1), 128 x 176 tiles of head width 128:
+#   table 2, 8448 tokens: 661 TFLOP/s; 582 without pipelining of products and softmax; 570 with it but without specialisation.
+#   section 3.1, 8192 tokens: turns take it from 570 to 620-640. The authors' article adds: overlap within a warpgroup from there
+#   to 640-660. Figure 5 has 646 for the whole at this length.
+# So 570 is the kernel with neither, and 570 x 661 / 646 = 583: it is also the 582 of the table, which therefore lacks turns too.
+# None of these kernels was published.
+
+LOCKED = load_labelled("h100-sxm-1830mhz")
+
+
+def fa3_tflops(program, tokens):
+    """FlashAttention-3 with a loop program, at 16 heads, and 33792 or 16384 tokens in all."""
+    profile = msgspec.structs.replace(FA3, program=program)
+    batch = {8448: 4, 8192: 2}[tokens]
+    return predict("dense", LOCKED, kernel=profile, batch=batch, q_heads=16, seq_q=tokens, head_dim=128, dtype="fp16").tflops
+
+
+@pytest.mark.parametrize(
+    ("program", "tokens", "tflops"),
+    [("wgmma_pingpong", 8448, 661), ("wgmma_serial", 8448, 582), ("wgmma_pingpong", 8192, 646), ("wgmma_serial", 8192, 570)],
+)
+def test_with_all_overlap_and_with_none(program, tokens, tflops):
+    """648 and 589, 629 and 569 TFLOP/s here, with the constants that were found on another table of this GPU."""
+    assert fa3_tflops(program, tokens) == pytest.approx(tflops, rel=0.03)
+
+
+def test_what_all_overlap_is_worth():
+    """1.136 times at 8448 tokens and 1.133 at 8192; 1.101 and 1.106 here."""
+    for tokens, published in ((8448, 661 / 582), (8192, 646 / 570)):
+        assert fa3_tflops("wgmma_pingpong", tokens) / fa3_tflops("wgmma_serial", tokens) == pytest.approx(published, rel=0.04)
 
 
 def variant(name, rows, *roles):
     return msgspec.convert(
-        {"name": name, "title": name, "source": "arXiv 2407.08608, table 2", "rows": rows, "roles": roles}, Template
+        {"name": name, "title": name, "source": "arXiv 2407.08608, algorithms 1 and 2", "rows": rows, "roles": roles}, Template
     )
 
 
-PRODUCER = {
-    "name": "load",
-    "ops": [
-        {"name": "k", "work": ["load_k"], "after": ["qk-stages"], "runs_on": True},
-        {"name": "v", "work": ["load_v"], "after": ["pv-stages"], "runs_on": True},
-    ],
-}
-WITHOUT_PIPELINING = variant(
-    "without pipelining",
+# A turn is PV of a tile, waited for, and QK of the next one.
+TURNS_ALONE = variant(
+    "turns alone",
     64,
-    PRODUCER,
+    {
+        "name": "load",
+        "ops": [
+            {"name": "k", "work": ["load_k"], "after": ["qk-stages"], "runs_on": True},
+            {"name": "v", "work": ["load_v"], "after": ["pv-stages"], "runs_on": True},
+        ],
+    },
     {
         "name": "math",
         "copies": "roles",
         "ops": [
             {"name": "qk", "work": ["qk"], "after": ["k"], "turn": "qk", "runs_on": True},
             {"name": "softmax", "work": SOFTMAX, "after": ["qk"]},
-            {"name": "pv", "work": ["pv"], "after": ["v"], "runs_on": True},
+            {"name": "pv", "work": ["pv"], "after": ["v"]},
         ],
     },
 )
-# K of the tile after next is fetched when QK of this one is done: two buffers.
-WITHOUT_SPECIALISATION = variant(
+# All warps in step: they fetch for themselves, which ties them together, K as soon as QK of the tile two before is done. QK of the
+# next tile and PV of this one are under way together; P, which PV still reads, is overwritten after it.
+UNSPECIALISED = variant(
     "without specialisation",
     0,
     {
@@ -149,56 +193,40 @@ WITHOUT_SPECIALISATION = variant(
             {"name": "k", "work": ["load_k"], "ahead": 2, "after": ["qk-stages"], "runs_on": True},
             {"name": "v", "work": ["load_v"], "ahead": 1, "after": ["pv-stages"], "runs_on": True},
             {"name": "qk", "work": ["qk"], "ahead": 1, "after": ["k"], "runs_on": True},
+            {"name": "rescale", "work": ["rescale"]},
             {"name": "pv", "work": ["pv"], "after": ["v"], "runs_on": True},
-            {"name": "softmax", "work": SOFTMAX, "ahead": 1, "after": ["qk"]},
-        ],
-    },
-)
-WITH_NEITHER = variant(
-    "with neither",
-    0,
-    {
-        "name": "warps",
-        "ops": [
-            {"name": "k", "work": ["load_k"], "ahead": 1, "after": ["qk-stages"], "runs_on": True},
-            {"name": "v", "work": ["load_v"], "ahead": 1, "after": ["pv-stages"], "runs_on": True},
-            {"name": "qk", "work": ["qk"], "after": ["k"]},
-            {"name": "softmax", "work": SOFTMAX},
-            {"name": "pv", "work": ["pv"], "after": ["v"]},
+            {"name": "max", "work": ["mask", "max"], "ahead": 1, "after": ["qk"]},
+            {"name": "exp", "work": ["scale", "exp", "sum"], "ahead": 1, "parallel": True},
+            {"name": "convert", "work": ["convert"], "ahead": 1, "after": ["pv-1"]},
         ],
     },
 )
 
 
 @pytest.fixture(scope="module")
-def ablation(one_sm):
-    """Cycles of a visit of FlashAttention-3 on an H100, 128 x 176, d 128, and of its variants over those."""
-
-    def visit(template):
-        return one_sm(FA3, "h100", template, q_rows=128, kv_rows=176).visit()
-
-    full = visit("wgmma_pingpong")
-    return full, {form.name: visit(form) / full for form in (WITHOUT_PIPELINING, WITHOUT_SPECIALISATION, WITH_NEITHER)}
-
-
-def test_nothing_is_faster_than_the_whole(ablation):
-    full, slower = ablation
-    assert full >= 2816
-    assert 0.999 < slower["without pipelining"] <= slower["without specialisation"] < slower["with neither"]
-    assert slower["without specialisation"] > 1.005
+def slower(one_sm):
+    """How much longer a variant takes for a CTA of the 48 visits of 8448 keys than the whole."""
+    profile = constants(FA3, gpus.load("h100")).profile
+    whole, *variants = (
+        one_sm(profile, "h100", template, q_rows=128, kv_rows=176) for template in ("wgmma_pingpong", TURNS_ALONE, UNSPECIALISED)
+    )
+    assert whole.visit() >= 2816
+    return {sm.program.name: sm.cta(["plain"] * 48) / whole.cta(["plain"] * 48) for sm in variants}
 
 
-@pytest.mark.parametrize(("name", "tflops"), [("without pipelining", 582), ("without specialisation", 570)])
-def test_what_a_part_is_worth(ablation, name, tflops):
-    """661 TFLOP/s with both. 1.000 here without pipelining for 1.136, 1.011 without specialisation for 1.160.
+def test_what_overlap_within_a_warpgroup_is_worth(slower):
+    """620-640 to the 646 of the whole: 1.01 to 1.04. Nothing here: the other warpgroup's turn covers a whole softmax already."""
+    assert slower["turns alone"] == pytest.approx(646 / 630, rel=0.03)
 
-    Both miss by 12 to 13 %: here two warpgroups in turn keep the tensor cores as busy as contention lets them, with or without
-    pipelining, since one warp a scheduler gets all of its units: 1,208 cycles for a softmax of 64 x 176. Twice that, and half the
-    contention, would give 1.159 and 1.159; but NATTEN's kernel, which neither takes turns nor overlaps anything in a warpgroup,
-    reaches 651 TFLOP/s without masks on such a GPU, so what the ablated kernels lose is not for want of these two alone.
+
+@pytest.mark.xfail(strict=True, reason="not slower here, for 1.16: what ties or serialises the warps of that kernel is not known")
+def test_what_specialisation_is_worth(slower):
+    """661 TFLOP/s with it, 570 without. The form here, which is a guess, keeps the tensor cores as busy as the whole does.
+
+    In step, the softmax of both warpgroups runs under PV of both, and what fetching costs them is next to nothing. With products
+    and softmax one after the other it would be near the 582 of the table, less the prologues that no producer hides.
     """
-    _, slower = ablation
-    assert slower[name] == pytest.approx(661 / tflops, rel=0.13)
+    assert slower["without specialisation"] == pytest.approx(661 / 570, rel=0.05)
 
 
 # -- B300: exponentials twice as fast, products as they were -----------------------------------------------------------

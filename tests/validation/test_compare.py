@@ -26,6 +26,11 @@ def test_published_runs_are_complete():
     assert {run.gpu for run in runs} <= labels().keys()
 
 
+def test_runs_of_one_paper_share_its_clock():
+    """arXiv 2407.08608, appendix C.1: the clock of the GPU was fixed at 1830 MHz."""
+    assert {run.gpu for run in published_runs() if "2407.08608" in run.source} == {"h100-sxm-1830mhz"}
+
+
 def test_every_published_run_is_simulated_or_says_why_not():
     compared = compare(published_runs())
     assert len(compared) == 1572
