@@ -146,7 +146,7 @@ def memory_op_seconds(
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    return _either(moving, _waiting_seconds(spec, op, missing)) + op.launches * launch * 1e-6
+    return _together(moving, _waiting_seconds(spec, op, missing), _issuing_seconds(spec, op)) + op.launches * launch * 1e-6
 
 
 def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:
@@ -171,6 +171,11 @@ def _waiting_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
     return op.ctas * one / (spec.chip.sm_count * resident)
 
 
+def _issuing_seconds(spec: GpuSpec, op: Memory) -> float:
+    """Time in which the schedulers of all SMs issue the instructions of a kernel, 32 threads at a time."""
+    return op.instructions / (spec.chip.sm_count * spec.sm.schedulers * 32) / spec.clock_hz("burst")
+
+
 def _dram_over_l2(spec: GpuSpec) -> float:
     """Latency of an access that L2 misses over that of one that it holds, at the highest clock."""
     l2 = spec.mem.l2
@@ -179,6 +184,6 @@ def _dram_over_l2(spec: GpuSpec) -> float:
     return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / cycles, 1.0)
 
 
-def _either(a: float, b: float) -> float:
-    """Time of two limits that hide each other in part: a little more than the longer one."""
-    return float((a**4 + b**4) ** 0.25)
+def _together(*limits: float) -> float:
+    """Time of limits that hide each other in part: a little more than the longest one."""
+    return float(sum(limit**4 for limit in limits) ** 0.25)

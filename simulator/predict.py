@@ -17,7 +17,7 @@ from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .memory import cache_write_seconds, memory_op_seconds
+from .memory import cache_write_seconds, memory_op_seconds, missing_share
 from .prediction import Blocks, DenseRun, Density, KernelRun, Prediction, Provenance, SideOp, Stage, Tiles, Traffic
 from .question import Question, problem_fields, question
 from .setting import Fidelity, Setting, mask_or_plan
@@ -235,7 +235,9 @@ def simulate(
             runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
             copies = packing_copies(choice.profile, problem, choice.tiling.pack)
             if copies is not None:
-                took = memory_op_seconds(choice.spec, copies, None, missing=0.0, replayed=setting.replayed)
+                # What they find in L2 is what the call and its copies leave there.
+                missing = missing_share(choice.spec, time.moved["l2"] + copies.bytes)
+                took = memory_op_seconds(choice.spec, copies, None, missing, replayed=setting.replayed)
                 side.append(SideOp(op=copies.name, latency_ms=took * 1e3))
             if time.merge:
                 side.append(SideOp(op="merge of split keys", latency_ms=time.merge * 1e3))

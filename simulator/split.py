@@ -115,19 +115,36 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     return Part(own.first_row + row, first // own.rows, low, high)
 
 
+STRIDED, OF_AXIS = 12, 9
+"""Instructions of an element that PyTorch copies between two orders of the axes: its load and store, and each axis, of which its
+index is divided by the length. Counted in what nvcc makes of the same arithmetic for sm_80."""
+
+
 def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
-    """The copies that bring the heads of a tile side by side; None where Q can be taken as it lies.
+    """The copies that bring the heads of a tile side by side; None where the kernel packs by itself, or nothing is packed.
+
+    Of one item, or of one K/V head, Q can be taken as it lies, but the output is still copied to its place, as it is.
+
+    References
+    ----------
+    vLLM's flash-attention @04325b6 csrc/flash_attn/flash_api.cpp, mha_varlen_fwd; pytorch/pytorch aten/src/ATen/native/cuda/
+    CUDALoops.cuh: operands that are not contiguous take a kernel that finds the place of every single element.
 
     >>> from simattn.kernels import kernels
     >>> step = AttentionProblem(batch=2, q_heads=32, kv_heads=8, seq_q=1, seq_kv=4096, head_dim=128, phase="decode")
     >>> packing_copies(kernels.load("fa2_decode"), step, 4).launches, packing_copies(kernels.load("fa3_decode"), step, 4)
     (2, None)
     """
-    if not profile.launch.packs_by_copy or pack == 1 or problem.batch == 1 or problem.kv_heads == 1:
+    if not profile.launch.packs_by_copy or pack == 1:
         return None
     rows = problem.batch * problem.seq_q * problem.q_heads
-    moved = 2 * rows * (problem.head_dim + problem.head_dim_v) * problem.element_bytes
-    return Memory("heads side by side", moved, launches=2)
+    if problem.batch == 1 or problem.kv_heads == 1:
+        return Memory("output to its place", 2 * rows * problem.head_dim_v * problem.element_bytes, launches=1)
+    elements = rows * (problem.head_dim + problem.head_dim_v)
+    # Item, K/V head, head of the group, and place within the head.
+    axes = 4
+    moved, instructions = 2 * elements * problem.element_bytes, elements * (STRIDED + axes * OF_AXIS)
+    return Memory("heads side by side", moved, launches=2, instructions=instructions)
 
 
 def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:

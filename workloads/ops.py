@@ -45,6 +45,8 @@ class Memory:
         token, from anywhere).
     ctas, threads : int
         CTAs that do one thing after the other, each waiting for memory, and threads of each; 0 where only bytes count.
+    instructions : int
+        That all threads execute together, of kernels that compute an address for every element; 0 where they are few.
     every : float
         Calls that share one run of it.
     """
@@ -55,6 +57,7 @@ class Memory:
     access: Access = "stream"
     ctas: int = 0
     threads: int = 0
+    instructions: int = 0
     every: float = 1.0
 
 
