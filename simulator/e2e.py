@@ -262,13 +262,14 @@ def _ops(model: Model, asked: Question, spec: GpuSpec, eager: bool) -> Plan:
 
 def _rest(model: Model, asked: Question, spec: GpuSpec, setting: Setting, ops: Plan) -> dict[str, float]:
     """Seconds of every op of a layer beside self-attention, the logits dealt to the layers."""
-    found = {}
+    found: dict[str, float] = {}
     for op in ops:
         if isinstance(op, Attention):
             choice = choose_kernel(spec, asked.problem, "dense")
-            found[op.name] = attention_time(choice.spec, choice, op.schedule, asked.problem, setting).stages["launch"]
+            seconds = attention_time(choice.spec, choice, op.schedule, asked.problem, setting).stages["launch"]
         else:
-            found[op.name] = side_seconds(spec, op, None, setting.clock)
+            seconds = side_seconds(spec, op, None, setting.clock)
+        found[op.name] = found.get(op.name, 0.0) + seconds
     logits = head_gemm(model, batch=asked.problem.batch)
     if logits is not None:
         found[logits.name] = side_seconds(spec, logits, None, setting.clock) / model.layers

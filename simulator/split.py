@@ -115,11 +115,6 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
     return Part(own.first_row + row, first // own.rows, low, high)
 
 
-STRIDED, OF_AXIS = 12, 9
-"""Instructions of an element that PyTorch copies between two orders of the axes: its load and store, and each axis, of which its
-index is divided by the length. Counted in what nvcc makes of the same arithmetic for sm_80."""
-
-
 def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
     """The copies that bring the heads of a tile side by side; None where the kernel packs by itself, or nothing is packed.
 
@@ -140,11 +135,9 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
     rows = problem.batch * problem.seq_q * problem.q_heads
     if problem.batch == 1 or problem.kv_heads == 1:
         return Memory("output to its place", 2 * rows * problem.head_dim_v * problem.element_bytes, launches=1)
-    elements = rows * (problem.head_dim + problem.head_dim_v)
-    # Item, K/V head, head of the group, and place within the head.
-    axes = 4
-    moved, instructions = 2 * elements * problem.element_bytes, elements * (STRIDED + axes * OF_AXIS)
-    return Memory("heads side by side", moved, launches=2, instructions=instructions)
+    values = rows * (problem.head_dim + problem.head_dim_v)
+    # A division for the item, the K/V head, the head of the group, and the place within the head.
+    return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, loop="copy", divisions=4)
 
 
 def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from ..facts import UserError
@@ -98,8 +100,10 @@ def _eager(model: Model, tokens: int) -> Plan:
         raise UserError(f"the elementwise ops of {model.name} were not counted: leave out eager")
     ops = []
     for work in model.eager:
-        share = work.layers / model.layers
-        ops.append(Memory(work.name, round(work.bytes * work.width * tokens * share), max(1, round(work.launches * share))))
+        kernels = work.kernels * work.layers / model.layers
+        values = round(work.width * tokens * kernels)
+        found = Memory(work.name, work.bytes * values, max(1, round(kernels)))
+        ops.append(replace(found, values=values, loop=work.loop, divisions=work.divisions))
     return tuple(ops)
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 
 from ..facts import Document, Provenance, Shelf, UserError, unknown_name
 from .layout import TokenLayout
+from .ops import Loop
 from .problem import AttentionProblem, Phase
 
 Size = Annotated[int, Meta(ge=1, le=2**40)]
@@ -38,17 +39,21 @@ class Projection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Elementwise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Elementwise work of a layer as a framework runs it op by op, each op a kernel that reads and writes memory."""
+    """Elementwise work of a layer as a framework runs it op by op: kernels of one form, each over its values in memory."""
 
     name: str
+    """Ops of one name are shown as one part."""
     bytes: Size
-    """Read and written for each element, by all its kernels."""
+    """Read and written for each value by each kernel: of strided 16-bit values, all that lies between them too."""
     width: Size
-    """Elements of a token."""
+    """Values of a token, of each kernel."""
     layers: Size
     """Layers that have it."""
-    launches: Size
-    """Kernels."""
+    kernels: Size = 1
+    """How many of them a layer runs."""
+    loop: Loop = "vector"
+    divisions: Annotated[int, Meta(ge=0, le=16)] = 0
+    """Form of the kernel and divisions that find a value, as in `Memory`."""
 
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

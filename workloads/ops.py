@@ -8,6 +8,7 @@ from typing import Literal
 from .schedule import TileSchedule
 
 Access = Literal["stream", "permute", "gather"]
+Loop = Literal["vector", "copy", "broadcast", "mixed", "cast", "joined", "gathered"]
 GemmDtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "tf32", "fp32"]
 
 
@@ -45,10 +46,15 @@ class Memory:
         token, from anywhere).
     ctas, threads : int
         CTAs that do one thing after the other, each waiting for memory, and threads of each; 0 where only bytes count.
-    instructions : int
-        That all threads execute together, of kernels that compute an address for every element; 0 where they are few.
     every : float
         Calls that share one run of it.
+    values : int
+        Written by kernels that find each of them anew (`loop`), as PyTorch does with operands that are strided, broadcast or of
+        several types.
+    loop : str
+        Their form, as `kernels/loops.toml` explains them; `vector` where only bytes count.
+    divisions : int
+        That lead from the number of a value to its place.
     """
 
     name: str
@@ -57,8 +63,10 @@ class Memory:
     access: Access = "stream"
     ctas: int = 0
     threads: int = 0
-    instructions: int = 0
     every: float = 1.0
+    values: int = 0
+    loop: Loop = "vector"
+    divisions: int = 0
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _print(answer: EndToEnd, eager: bool) -> None:
         work = f"{part.dense_pflops:,.1f}" if part.dense_pflops else ""
         rows.append([part.name, work, f"{part.dense_ms / 1e3:,.2f}", f"{part.latency_ms / 1e3:,.2f}", f"{share:.1f}"])
     print_table(["part", "dense PFLOP", "dense s", "here s", "share %"], rows)
-    kernels = "elementwise ops one by one, at the rate of a copy" if eager else "fused elementwise kernels"
+    kernels = "elementwise ops one by one" if eager else "fused elementwise kernels"
     console.print(f"\nassumed: {kernels}, one stream, settled clocks; text encoder and decoder are not part of it")
     if answer.gpus > 1:
         console.print(

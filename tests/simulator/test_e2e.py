@@ -86,16 +86,17 @@ def test_work_of_the_parts_adds_up() -> None:
 
 
 def test_without_a_compiler_elementwise_work_takes_longer() -> None:
-    """A layer of FLUX reads and writes 725 KB of each token, of a double block 756 KB."""
+    """By hand: bytes, and instructions of threads that find their values, for each of 3,072 values of a token of FLUX."""
     fused, eager = (e2e("flux-dev-4k", "dense", "b200", text=0, eager=eager) for eager in (False, True))
-    assert eager.attention_share < fused.attention_share - 0.05
+    assert eager.attention_share < fused.attention_share - 0.1
     assert eager.dense_pflops == fused.dense_pflops
     products = ("self-attention", "qkv", "out", "feed-forward up", "feed-forward down")
     of = [{part.name: part.dense_ms for part in found.parts} for found in (fused, eager)]
     assert {name: of[0][name] for name in products} == {name: of[1][name] for name in products}
-    moved = (19 * 246 + 38 * 236) * 3072 * 65536 * 28
-    copies = sum(ms for name, ms in of[1].items() if name not in products) * 1e-3 * 8000e9 * 0.866
-    assert copies == pytest.approx(moved, rel=0.03)
+    values = 3072 * 65536 * 28
+    moved = (19 * 252 + 38 * 238) * values / (8000e9 * 0.866)
+    found = (19 * 1350 + 38 * 1209) * values / 32 / (148 * 4 * 1965e6)
+    assert sum(ms for name, ms in of[1].items() if name not in products) * 1e-3 == pytest.approx(moved + found, rel=0.02)
 
 
 def test_a_step_as_a_timeline() -> None:

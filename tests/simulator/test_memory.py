@@ -1,5 +1,6 @@
 import msgspec
 import pytest
+from simattn.facts import UserError
 from simattn.hwspecs import gpus
 from simattn.simulator import memory
 from simattn.simulator.memory import dram_seconds, l2_seconds, memory_op_seconds, missing_share
@@ -122,3 +123,34 @@ def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
     sizes = [mib * 2**20 for mib in (20, 30, 40, 60, 80)]
     assert [missing_share(halves, size) for size in sizes] == [0, 0.5, 1, 1, 1]
     assert [missing_share(whole, size) for size in sizes] == [0, 0, 0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "loop", "divisions", "bytes_", "values", "published_ms", "within"),
+    [
+        # Rotary embedding of 8,192 tokens, 32 query and 8 K/V heads of 256 in fp32 (pytorch issue 141265): two products, a sum, a
+        # concatenation of the last of four dimensions, and half of the values negated.
+        ("h100", "broadcast", 3, 8, 2 * 8192 * 10240, 0.768539, 0.05),
+        ("h100", "broadcast", 3, 12, 8192 * 10240, 0.498943, 0.05),
+        ("h100", "gathered", 0, 8, 8192 * 10240, 0.489377, 0.15),
+        ("h100", "copy", 2, 8, 8192 * 5120, 0.181535, 0.10),
+        # Four copies of NATTEN's permutation of FLUX: 256 x 256 tokens in tiles of 16 x 16, 24 heads of 128, 16 bits.
+        ("h100", "copy", 4, 4, 4 * 65536 * 3072, 2.402, 0.20),
+        ("b200", "copy", 4, 4, 4 * 65536 * 3072, 2.239, 0.15),
+    ],
+)
+def test_published_kernels_that_find_every_value(gpu, loop, divisions, bytes_, values, published_ms, within):
+    op = Memory(loop, bytes_ * values, 0, values=values, loop=loop, divisions=divisions)
+    assert memory_op_seconds(gpus.load(gpu), op, None) * 1e3 == pytest.approx(published_ms, rel=within)
+
+
+def test_kernels_that_find_every_value_are_counted_by_architecture():
+    op = Memory("mul", 8 * 2**20, 0, values=2**20, loop="broadcast", divisions=2)
+    plain = Memory("mul", 8 * 2**20, 0)
+    for gpu, instructions in (("a100", 45), ("h100", 56), ("b200", 54), ("b300", 54), ("rtx_5090", 56)):
+        spec = gpus.load(gpu)
+        more = memory_op_seconds(spec, op, None) - memory_op_seconds(spec, plain, None)
+        issue = spec.chip.sm_count * spec.sm.schedulers * 32 * spec.clock_hz("burst")
+        assert more == pytest.approx(instructions * 2**20 / issue)
+    with pytest.raises(UserError, match=r"were not counted on gfx942, only on sm80, .*"):
+        memory_op_seconds(gpus.load("mi300x"), op, None)

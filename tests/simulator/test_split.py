@@ -127,13 +127,13 @@ def test_flash_attention_2_copies_where_heads_do_not_lie_side_by_side():
     assert not {"heads side by side", "output to its place"} & set(named(batch=2, kv_heads=32))
 
 
-def test_copies_between_two_orders_of_axes_are_issued_element_by_element():
-    """Of 1,024 items of 64 heads: 16.8 M elements of 48 instructions, and 67 MB that an A100's L2 does not hold."""
+def test_copies_between_two_orders_of_axes_find_every_value_anew():
+    """Of 1,024 items of 64 heads: 16.8 M values of 54 instructions, and 67 MB that an A100's L2 does not hold."""
     problem = AttentionProblem(batch=1024, q_heads=64, kv_heads=2, seq_q=1, seq_kv=64, head_dim=128, phase="decode")
     op = packing_copies(FA2, problem, 32)
     a100 = gpus.load("a100")
-    assert (op.bytes, op.instructions, op.launches) == (2**26, 2**24 * 48, 2)
+    assert (op.bytes, op.values, op.launches) == (2**26, 2**24, 2)
     held, streamed = (memory_op_seconds(a100, op, None, missing, replayed=True) for missing in (0.0, 1.0))
-    issued = op.instructions / (108 * 4 * 32) / a100.clock_hz("burst")
-    assert issued < held < 1.1 * issued
-    assert streamed > max(issued, op.bytes / (a100.mem.dram.gbps * 1e9))
+    issued = 2**24 * 54 / (108 * 4 * 32) / a100.clock_hz("burst")
+    assert issued < held < 1.5 * issued
+    assert streamed > issued + op.bytes / (a100.mem.dram.gbps * 1e9)
