@@ -38,7 +38,7 @@ class Chip(_Table, frozen=True):
     clock_boost_mhz: Annotated[float, quantity("MHz", "clock behind the stated peak rates", le=10_000)]
     clock_max_mhz: Annotated[float, quantity("MHz", "highest clock: what a short kernel runs at", le=10_000)]
     clock_settle_ms: Annotated[
-        float, quantity("ms", "time under load in which the clock falls by 1 - 1/e of the way to the one that power allows")
+        float, quantity("ms", "time under load after which the clock falls from the highest one to that which power allows")
     ]
     clock_sustained_mhz: (
         Annotated[

@@ -27,7 +27,7 @@ ring        attention over a sequence that several GPUs share
 
 from .bounds import Bounds, bounds
 from .choice import KernelChoice, choose_kernel, with_tile
-from .clock import Loop
+from .clock import Repeats
 from .predict import Run, predict, simulate
 from .prediction import Prediction
 from .question import Question, question
@@ -39,9 +39,9 @@ __all__ = [
     "Bounds",
     "Fidelity",
     "KernelChoice",
-    "Loop",
     "Prediction",
     "Question",
+    "Repeats",
     "Run",
     "Setting",
     "attention_time",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import exp
 from typing import NamedTuple
 
 from ..hwspecs import Clock, GpuSpec
 
 
-class Loop(NamedTuple):
+class Repeats(NamedTuple):
     """Calls made back to back around those that are timed: the load under which the clock falls.
 
     Calls first, as many as were asked for; of a benchmark that fills a time instead, as many as fit into it.
@@ -22,10 +21,10 @@ class Loop(NamedTuple):
 
     Examples
     --------
-    >>> Loop(before=2, timed=30).load(0.001)
-    0.017
-    >>> Loop(before=6, timed=1, before_ms=25, timed_ms=100).load(1e-4).__round__(4)
-    0.0756
+    >>> Repeats(before=2, timed=30).span(0.001)
+    (0.002, 0.032)
+    >>> Repeats(before=6, timed=1, before_ms=25, timed_ms=100).span(1e-4)
+    (0.0256, 0.1256)
     """
 
     before: float = 3
@@ -33,10 +32,10 @@ class Loop(NamedTuple):
     before_ms: float = 0
     timed_ms: float = 0
 
-    def load(self, seconds: float) -> float:
-        """Seconds under load at the middle of the timed calls, for a call of so many seconds."""
-        before = self.before * seconds + self.before_ms * 1e-3
-        return before + max(self.timed * seconds, self.timed_ms * 1e-3) / 2
+    def span(self, seconds: float) -> tuple[float, float]:
+        """When the timer starts and stops, in seconds under load, for a call of so many seconds."""
+        begin = self.before * seconds + self.before_ms * 1e-3
+        return begin, begin + max(self.timed * seconds, self.timed_ms * 1e-3)
 
 
 def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
@@ -54,33 +53,44 @@ def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
     return min(burst, float(sustained * min(max(tensor_share, 1e-9), 1.0) ** (-1 / 3)))
 
 
-SERVED = Loop()
+SERVED = Repeats()
 """Three calls, then six that are timed: how the tables of aiconfigurator were collected, from which clocks are calibrated."""
 
 
-def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float, loop: Loop = SERVED) -> float:
-    """Clock of a kernel in the middle of the calls that are timed, in Hz.
+def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float, repeats: Repeats = SERVED) -> float:
+    """Mean clock of the calls that are timed, in Hz.
 
     Parameters
     ----------
     regime : str
         `burst`: the highest clock, as for a single short kernel. `boost`: the clock of the data sheet. `sustained`: falls
-        from burst towards the clock that power allows, with time under load.
+        from burst to the clock that power allows, with time under load.
     seconds : float
         Run time of one call at the highest clock.
     tensor_share : float
         Share of that time in which the tensor cores work.
-    loop : Loop
+    repeats : Repeats
         The calls around it.
+
+    Notes
+    -----
+    Power is averaged and limited by a controller that takes some time to act: until then the clock is the highest one, whatever
+    the load is, and from then on the settled one. Of a call of 4 ms even the last of nine is over before it acts; of one of
+    12 ms all six that are timed come after it.
 
     Examples
     --------
     >>> from simattn.hwspecs import gpus
     >>> h100 = gpus.load("h100")
-    >>> [round(clock_hz(h100, "sustained", t, 1.0) / 1e6) for t in (0, 0.009, 1)]
-    [1980, 1658, 1470]
+    >>> [round(clock_hz(h100, "sustained", t, 1.0) / 1e6) for t in (0.004, 0.008, 0.016)]
+    [1980, 1608, 1470]
     """
     if regime != "sustained":
         return spec.clock_hz(regime)
-    burst, floor = spec.clock_hz("burst"), settled_hz(spec, tensor_share)
-    return burst - (burst - floor) * (1 - exp(-loop.load(seconds) * 1e3 / spec.chip.clock_settle_ms))
+    burst, settled = spec.clock_hz("burst"), settled_hz(spec, tensor_share)
+    begin, end = repeats.span(seconds)
+    if end == begin:
+        return burst
+    fast = min(max(spec.chip.clock_settle_ms * 1e-3, begin), end) - begin
+    slow = end - begin - fast
+    return burst * (end - begin) / (fast + slow * burst / settled)

@@ -233,7 +233,7 @@ def e2e(
 
 
 SETTLED_MS = 1e-6
-"""Settling time of the clock of a GPU that has been running for long."""
+"""Time until the clock falls, of a GPU that has been running for long."""
 
 
 def _counts(

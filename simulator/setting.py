@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from ..facts import UserError
 from ..hwspecs import Clock
 from ..workloads import Host
-from .clock import SERVED, Loop
+from .clock import SERVED, Repeats
 
 Fidelity = Literal["bound", "fast", "cycle"]
 
@@ -32,7 +32,7 @@ class Setting(NamedTuple):
         The kernels of the call are nodes of a graph that is replayed: those behind the first follow each other faster.
     host : Host or None
         What the GPU waits for before the call: the building of a mask or of a plan.
-    loop : Loop
+    repeats : Repeats
         The calls among which this one is timed: the load under which the clock falls.
     """
 
@@ -43,7 +43,7 @@ class Setting(NamedTuple):
     writes_cache: bool = False
     replayed: bool = False
     host: Host | None = None
-    loop: Loop = SERVED
+    repeats: Repeats = SERVED
 
 
 def mask_or_plan(ms: float, reuse: float = 1.0) -> Host | None:

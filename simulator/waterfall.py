@@ -133,7 +133,7 @@ def attention_time(
     # SMs and L2 slow down with the clock, DRAM does not.
     waits = 1.0 if "memory" in off else max(1.0, floors["dram"] / max(on_sms, floors["l2"], 1e-12))
     share = call.unit_cycles("tensor") * _computed_share(schedule, off) / sms / hz / ladder.now if ladder.now else 0.0
-    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now * launches, share, setting.loop)
+    slow = 1.0 if "clock" in off else hz / clock_hz(spec, clock, ladder.now * launches, share, setting.repeats)
     ladder.climb("clock", seconds / waits * slow)
     ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}

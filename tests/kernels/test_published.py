@@ -182,8 +182,8 @@ TURNS_ALONE = variant(
         ],
     },
 )
-# All warps in step: they fetch for themselves, which ties them together, K as soon as QK of the tile two before is done. QK of the
-# next tile and PV of this one are under way together; P, which PV still reads, is overwritten after it.
+# All warps in step: they fetch for themselves, which ties them together, K as soon as QK of the tile two before is done. QK of
+# the next tile and PV of this one are under way together; P, which PV still reads, is overwritten after it.
 UNSPECIALISED = variant(
     "without specialisation",
     0,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 from simattn.hwspecs import labels
-from simattn.simulator import Loop
+from simattn.simulator import Repeats
 from simattn.validation import Measurement, compare, published_runs, read_measurements
 from simattn.validation.sources import kernel_for, timed_as
 from simattn.validation.sources.published import _labels
@@ -27,7 +27,7 @@ def test_published_runs_are_complete():
 
 
 def test_runs_of_one_paper_share_its_clock():
-    """arXiv 2407.08608, appendix C.1: the clock of the GPU was fixed at 1830 MHz."""
+    """Appendix C.1 of arXiv 2407.08608: the clock of the GPU was fixed at 1830 MHz."""
     assert {run.gpu for run in published_runs() if "2407.08608" in run.source} == {"h100-sxm-1830mhz"}
 
 
@@ -112,14 +112,14 @@ def test_tables_say_what_their_times_contain():
 
 
 def test_every_published_table_says_how_its_calls_are_made():
-    named = {start for loop in _labels()["loops"] for start in loop["tables"]}
+    named = {start for loop in _labels()["repeats"] for start in loop["tables"]}
     tables = {run.table for run in published_runs() if run.latency_ms and run.phase != "ceiling"} - {"flashmla-h800"}
     assert all(table.startswith(tuple(named)) for table in tables)
-    assert all(loop["source"] for loop in _labels()["loops"])
+    assert all(loop["source"] for loop in _labels()["repeats"])
     # A call between rests, and one of a hundred.
-    alone, hundred = (timed_as(table).setting.loop for table in ("cudnn-dsv3-gb200", "sage-h100"))
+    alone, hundred = (timed_as(table).setting.repeats for table in ("cudnn-dsv3-gb200", "sage-h100"))
     assert alone.load(0.01) < 0.01 < hundred.load(0.01)
-    assert timed_as("somebody's").setting.loop == timed_as("aiconfigurator/x/vllm/1").setting.loop == Loop()
+    assert timed_as("somebody's").setting.repeats == timed_as("aiconfigurator/x/vllm/1").setting.repeats == Repeats()
 
 
 def test_a_label_may_stand_for_another_version_in_a_table():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...kernels import kernels
-from ...simulator import Loop, Setting
+from ...simulator import Repeats, Setting
 from ..measurement import Measurement, read_measurements
 
 SIMULATED = ("dense", "causal", "sliding_window", "gna")
@@ -55,17 +55,17 @@ def timed_as(table: str) -> Timed:
 
     Of the attention kernel alone, of all kernels of a call, of these with their launches, or of a serving framework's whole op.
     """
-    timers, loop = _labels()["timers"], _loop(table)
+    timers, repeats = _labels()["timers"], _repeats(table)
     if table.startswith((*timers["kernel_only"], *timers["profiled"])):
-        return Timed("clock", Setting(loop=loop), launched=False)
+        return Timed("clock", Setting(repeats=repeats), launched=False)
     if table.startswith(tuple(timers["kernels_only"])):
-        return Timed("side", Setting(loop=loop), launched=False)
+        return Timed("side", Setting(repeats=repeats), launched=False)
     if table.startswith(tuple(timers["served"])):
-        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True, loop=loop))
-    return Timed("side", Setting(loop=loop))
+        return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True, repeats=repeats))
+    return Timed("side", Setting(repeats=repeats))
 
 
-def _loop(table: str) -> Loop:
+def _repeats(table: str) -> Repeats:
     """Calls that are made back to back around those that a table is of."""
-    found = next((loop for loop in _labels()["loops"] if table.startswith(tuple(loop["tables"]))), {})
-    return Loop(**{name: found[name] for name in Loop._fields if name in found})
+    found = next((own for own in _labels()["repeats"] if table.startswith(tuple(own["tables"]))), {})
+    return Repeats(**{name: found[name] for name in Repeats._fields if name in found})
