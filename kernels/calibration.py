@@ -7,7 +7,7 @@ laid over those of the profile and of the GPU's file, but under what a user sets
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -118,9 +118,14 @@ def user_folder() -> Path:
     given = os.environ.get("SIMATTN_CALIBRATIONS")
     if given:
         return Path(given)
+    return _data_folder(os.environ.get("XDG_DATA_HOME")) / "calibrations"
+
+
+@lru_cache(maxsize=8)
+def _data_folder(_home: str | None) -> Path:
     from platformdirs import user_data_path
 
-    return user_data_path("simattn") / "calibrations"
+    return user_data_path("simattn")
 
 
 class Constants(NamedTuple):
@@ -225,17 +230,30 @@ def environment_of(data: str, kernel: str, spec: GpuSpec, known: Sequence[Calibr
 
 def all_calibrations() -> tuple[Calibration, ...]:
     """Every calibration, a user's before ours of the same kernel and GPU; by name of the file."""
-    paths: dict[str, os.DirEntry[str]] = {}
-    for folder in (Path(__file__).parent / "calibrations", user_folder()):
-        if folder.is_dir():
-            paths |= {entry.name: entry for entry in os.scandir(folder) if entry.name.endswith(".json")}
-    # A file that was written anew, as by a fit in this very process, is read anew.
-    return _read_all(tuple((e.path, e.stat().st_mtime_ns, e.stat().st_size) for _, e in sorted(paths.items())))
+    # A file that was written anew, as by a fit in this very process, is read anew. A fit puts it in the place of the old one,
+    # and so changes the folder; in the user's folder, which has few files, somebody may have edited one.
+    theirs = user_folder()
+    files = tuple(_stated(theirs)) if theirs.is_dir() else ()
+    return _read_all(OURS.stat().st_mtime_ns, files)
+
+
+OURS = Path(__file__).parent / "calibrations"
+"""Where the calibrations that ship with the package are."""
+
+File = tuple[str, str, int, int]
+"""Name and path of a calibration's file, when it was written, and its size."""
+
+
+def _stated(folder: Path) -> Iterator[File]:
+    for entry in os.scandir(folder):
+        if entry.name.endswith(".json"):
+            yield entry.name, entry.path, entry.stat().st_mtime_ns, entry.stat().st_size
 
 
 @lru_cache(maxsize=8)
-def _read_all(files: tuple[tuple[str, int, int], ...]) -> tuple[Calibration, ...]:
-    return tuple(_read(*file) for file in files)
+def _read_all(_changed_ns: int, theirs: tuple[File, ...]) -> tuple[Calibration, ...]:
+    files = {file[0]: file for file in (*_stated(OURS), *theirs)}
+    return tuple(_read(*file[1:]) for _, file in sorted(files.items()))
 
 
 @lru_cache(maxsize=256)

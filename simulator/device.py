@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+ONE = np.uint64(1)
+"""Makes an index unsigned: numba then need not check whether it counts from the end."""
+
 
 def makespan(costs: Floats, first: Ints, rows: Ints, copies: Ints, sms: int, slots: int, speed: float) -> float:
     """Cycles until the last CTA is done.
@@ -46,8 +49,10 @@ def _makespan(costs: Any, first: Any, rows: Any, copies: Any, sms: int, slots: i
     resident = np.zeros(sms, np.int64)
     virtual = np.zeros(sms)
     looked = np.zeros(sms)
-    due = np.full(sms, np.inf)
-    heap = np.arange(sms)
+    size = 1
+    while size < sms:
+        size *= 2
+    soonest, leader = np.full(2 * size, np.inf), np.full(2 * size, sms)
     now = 0.0
     filling = sms * slots
     placed = 0
@@ -61,26 +66,20 @@ def _makespan(costs: Any, first: Any, rows: Any, copies: Any, sms: int, slots: i
                     placed += 1
                     if placed == filling:
                         for s in range(sms):
-                            due[s] = _due(finish, resident[s], virtual[s], 0.0, s, speed)
-                        for at in range(sms // 2 - 1, -1, -1):
-                            _sink(heap, due, at)
+                            _place(soonest, leader, s, _due(finish, resident[s], virtual[s], 0.0, s, speed))
                     continue
-                sm = heap[0]
-                now = due[sm]
+                sm, now = leader[1], soonest[1]
                 _advance(finish, resident, virtual, looked, sm, now)
                 finish[sm, resident[sm]] = virtual[sm] + costs[r]
                 resident[sm] += 1
-                due[sm] = _due(finish, resident[sm], virtual[sm], now, sm, speed)
-                _sink(heap, due, 0)
-    if placed < filling:
-        for s in range(sms):
-            due[s] = _due(finish, resident[s], virtual[s], 0.0, s, speed)
+                _place(soonest, leader, sm, _due(finish, resident[sm], virtual[sm], now, sm, speed))
     end = now
     for s in range(sms):
+        due = _due(finish, resident[s], virtual[s], 0.0, s, speed) if placed < filling else soonest[size + s]
         while resident[s] > 0:
-            end = max(end, due[s])
-            _advance(finish, resident, virtual, looked, s, due[s])
-            due[s] = _due(finish, resident[s], virtual[s], looked[s], s, speed)
+            end = max(end, due)
+            _advance(finish, resident, virtual, looked, s, due)
+            due = _due(finish, resident[s], virtual[s], looked[s], s, speed)
     return end
 
 
@@ -115,21 +114,15 @@ def _advance(finish: Any, resident: Any, virtual: Any, looked: Any, sm: int, now
 
 
 @njit(inline="always")
-def _sink(heap: Any, due: Any, at: int) -> None:
-    """Restore the heap of SMs, soonest first (ties by number), after the entry at `at` became later."""
-    size = len(heap)
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            return
-        if child + 1 < size and _before(heap[child + 1], heap[child], due):
-            child += 1
-        if not _before(heap[child], heap[at], due):
-            return
-        heap[at], heap[child] = heap[child], heap[at]
-        at = child
-
-
-@njit(inline="always")
-def _before(a: int, b: int, due: Any) -> bool:
-    return due[a] < due[b] or (due[a] == due[b] and a < b)
+def _place(soonest: Any, leader: Any, sm: int, when: float) -> None:
+    """Enter an SM's next event into the tree of SMs, whose node n leads nodes 2n and 2n + 1; of equals the lower number leads."""
+    node, first = np.uint64(len(soonest) // 2 + sm), sm
+    soonest[node], leader[node] = when, first
+    while node > ONE:
+        # Of equals the left one, whose node is even.
+        other = node ^ ONE
+        sooner = (soonest[other] < when) | ((soonest[other] == when) & ((node & ONE) == ONE))
+        when = soonest[other] if sooner else when
+        first = leader[other] if sooner else first
+        node >>= ONE
+        soonest[node], leader[node] = when, first

@@ -21,11 +21,13 @@ from ..kernels import KINDS, UNITS, LoopProgram
 TICKS = 64
 """Ticks of a cycle."""
 
-FAR = np.int64(2**62)
-"""Never."""
+FAR = np.int64(2**50)
+"""Never: hours of a GPU's time. The bits above leave room for the number of an SM beside a time."""
 
 U = np.uint64
 """Makes an index unsigned: numba then need not check whether it counts from the end, a third of the time of the loop."""
+
+ONE = U(1)
 
 BYTE_SHIFT = 24
 """Ticks for a byte are fixed-point numbers with so many binary places."""
@@ -289,9 +291,13 @@ def _run(
         newer[older[tile]] = tile
         older[tiles] = tile
 
-    # SMs by their next event that others see; all start alike, so they are in order.
-    due = np.full(sms, FAR, np.int64)
-    heap = np.arange(sms)
+    # A tree of SMs by their next event that others see, ties by number: node n has the sooner of nodes 2n and 2n + 1, a time and
+    # the number of the SM as one whole number, so that the sooner one is found without a branch, which nobody could foretell.
+    bits = 0
+    while 1 << bits < sms:
+        bits += 1
+    leaf = U(1 << bits)
+    soonest = np.full(2 << bits, FAR << bits, np.int64)
     launched, ended, recorded, last = 0, 0, 0, np.int64(0)
     for slot in range(slots):
         for sm in range(sms):
@@ -301,11 +307,14 @@ def _run(
                 opened[resident] = 1
                 launched += 1
                 ready[sm, slot * wide + starts] = prologue
-                due[sm] = prologue
+                soonest[leaf + U(sm)] = prologue << bits | sm
+    for node in range((1 << bits) - 1, 0, -1):
+        soonest[node] = min(soonest[2 * node], soonest[2 * node + 1])
 
-    while due[heap[0]] < FAR:
-        sm = heap[0]
+    while soonest[1] < FAR << bits:
+        sm = soonest[1] & ((1 << bits) - 1)
         granted = True
+        due = FAR
         while True:
             # -- the next event of this SM ---------------------------------------------------------------------------
             index, now = 0, ready[U(sm), 0]
@@ -313,7 +322,6 @@ def _run(
                 if ready[U(sm), U(other)] < now:
                     index, now = other, ready[U(sm), U(other)]
             if now >= FAR:
-                due[U(sm)] = FAR
                 break
             slot, role = slot_of[U(index)], role_of[U(index)]
             resident = sm * slots + slot
@@ -340,7 +348,7 @@ def _run(
             start, end = now, now
             if amount or role >= roles:
                 if not granted:
-                    due[U(sm)] = now
+                    due = now
                     break
                 granted = False
                 rate = port_rate if key >= 0 else q_rate if role == starts else o_rate
@@ -515,19 +523,11 @@ def _run(
                         when = max(when, noticed)
                 ready[U(sm), U(slot * wide + looked)] = when
 
-        # -- SMs by their next event again, ties by number -----------------------------------------------------------
-        place = 0
-        while True:
-            child = 2 * place + 1
-            if child >= sms:
-                break
-            if child + 1 < sms:
-                a, b = heap[U(child)], heap[U(child + 1)]
-                if due[U(b)] < due[U(a)] or (due[U(b)] == due[U(a)] and b < a):
-                    child += 1
-            a, b = heap[U(child)], heap[U(place)]
-            if due[U(a)] > due[U(b)] or (due[U(a)] == due[U(b)] and a > b):
-                break
-            heap[U(child)], heap[U(place)] = b, a
-            place = child
+        # -- SMs by their next event again ---------------------------------------------------------------------------
+        node, sooner = leaf + U(sm), due << bits | sm
+        soonest[node] = sooner
+        while node > ONE:
+            sooner = min(sooner, soonest[node ^ ONE])
+            node >>= ONE
+            soonest[node] = sooner
     return last if ended == ctas else FAR, dram_bytes, l2_bytes, recorded

@@ -81,15 +81,7 @@ class SmPipeline(NamedTuple):
 
     def steady(self) -> Steady:
         """How it runs on one SM."""
-        timing = self.profile.timing
-        return _steady(
-            _Frozen(self.code),
-            _local_memory(self.spec, self.profile, self.q_by_tma),
-            self.ctas,
-            timing.prologue_cycles,
-            round(self.row_bytes * self.q_rows),
-            self.profile.launch.persistent,
-        )
+        return _steady_of(Same(self))
 
     def memory(
         self, *, l2_bytes_per_clk: float, dram_bytes_per_clk: float, clock_hz: float, capacity_bytes: float, streams: bool
@@ -186,6 +178,19 @@ def _local_memory(spec: GpuSpec, profile: KernelProfile, q_by_tma: bool) -> Memo
     rows = min(profile.timing.rows_bytes_per_clk or l2.sm_bytes_per_clk, l2.sm_bytes_per_clk)
     port = fixed(l2.sm_bytes_per_clk)
     return Memory(port, port if q_by_tma else fixed(rows), fixed(rows), 0, 0, cycles, cycles, 2**40, 1, 1)
+
+
+@lru_cache(maxsize=1024)
+def _steady_of(of: Same[SmPipeline]) -> Steady:
+    sm = of.value
+    return _steady(
+        _Frozen(sm.code),
+        _local_memory(sm.spec, sm.profile, sm.q_by_tma),
+        sm.ctas,
+        sm.profile.timing.prologue_cycles,
+        round(sm.row_bytes * sm.q_rows),
+        sm.profile.launch.persistent,
+    )
 
 
 class _Frozen:

@@ -7,7 +7,6 @@ prediction, and the difference of two stages is what that limit costs. The ladde
 from __future__ import annotations
 
 from collections.abc import Set
-from dataclasses import replace
 from math import ceil
 from typing import NamedTuple
 
@@ -276,9 +275,9 @@ class _Call(NamedTuple):
         few = visits <= 8 * PART_VISITS and floors["dram"] > busy
         part = 1.0 if few else min(1.0, PART_VISITS / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
-        groups = tuple(g._replace(copies=min(n, g.copies)) for g, n in zip(self.schedule.groups, copies, strict=True))
-        fewer = replace(self.schedule, groups=groups)
-        call = self if groups == self.schedule.groups else _Call.of(self.sm, self.choice, fewer, self.problem, self.warm, self.hz)
+        fewer = self.schedule.with_copies_of_each([min(n, g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)])
+        same = fewer.groups == self.schedule.groups
+        call = self if same else _Call.of(self.sm, self.choice, fewer, self.problem, self.warm, self.hz)
         return call if sum(call.visits) <= 8 * PART_VISITS else None
 
     def unit_cycles(self, unit: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cache
 from typing import Any, cast
 
 import msgspec
@@ -58,8 +59,7 @@ class Pattern:
             if parameter in given:
                 raise UserError(f"pattern {self.system.name}: {parameter} is always {self.system.params[parameter]}")
         kind = family_type(self.system.family)
-        fields = msgspec.structs.fields(kind)
-        required = {*self.system.required, *(field.name for field in fields if field.required)}
+        required = {*self.system.required, *_required(kind)}
         if "qk" in given and "qk" not in kind.__struct_fields__:
             raise UserError(f"pattern {self.system.name} does not choose by Q and K: it takes no file of them")
         defaults = dict(self.system.params)
@@ -129,6 +129,11 @@ class Pattern:
     def plan(self, problem: AttentionProblem, layout: TokenLayout, tiling_of: TilingOf) -> Plan:
         """The ops of one call over all heads and items."""
         return build_plan(self.system, (self.family, *self.parts), problem, layout, tiling_of)
+
+
+@cache
+def _required(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind) if field.required)
 
 
 def _family(kind: type[Any], params: Document, seed: int, what: str) -> Family:

@@ -6,6 +6,7 @@ kind. A pattern's own block need not be the kernel's tile: runs are cut into vis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
@@ -209,7 +210,7 @@ class TileSchedule:
         """Owner tiles over all heads and items."""
         return sum(g.rows * g.copies for g in self.groups)
 
-    @property
+    @cached_property
     def visited(self) -> int:
         """Tiles computed, over all heads and items."""
         return self.total(self.counts.visited)
@@ -281,7 +282,14 @@ class TileSchedule:
         """
         if copies < 1:
             raise UserError(f"copies must be at least 1, got {copies}")
-        return replace(self, groups=tuple(g._replace(copies=g.copies * copies) for g in self.groups))
+        return self.with_copies_of_each([g.copies * copies for g in self.groups])
+
+    def with_copies_of_each(self, copies: Sequence[int]) -> TileSchedule:
+        """The same rows, with so many copies of each group."""
+        found = replace(self, groups=tuple(g._replace(copies=n) for g, n in zip(self.groups, copies, strict=True)))
+        # Visits of a row are those of all its copies.
+        found.__dict__["counts"] = self.counts
+        return found
 
     def of_group(self, group: Group) -> TileSchedule:
         """The rows of one of its groups alone, as often as `group` says.
