@@ -10,10 +10,11 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import pairwise
 from os import cpu_count
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 
 from ..facts import Same, UserError
 from ..kernels import Calibration
@@ -23,13 +24,12 @@ from .space import Point
 from .spec import SweepSpec
 
 Chunk = tuple[int, Sequence[Point]]
-Predicted = Callable[[Chunk], tuple[int, list[Row]]]
 
 POINTS_WORTH_A_WORKER = 200
 """Points of a sweep from which on another process is worth its start of a second or two."""
 
 
-class Task(NamedTuple):
+class Task(Struct, frozen=True):
     """What is the same for all chunks."""
 
     spec: SweepSpec
@@ -110,7 +110,7 @@ def workers(task: Task, points: int, *, jobs: int | None, scheduler: str | None)
                 process.shutdown(wait=True, kill_workers=True)
 
 
-def _on_processes(processes: Sequence[Executor], task: Predicted, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Row]]]:
+def _on_processes(processes: Sequence[Executor], task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Row]]]:
     """Each process has a stretch of the chunks for itself: neighbours have much in common, which it then works out once.
 
     One that is through with its own helps where most is left, from the end.
