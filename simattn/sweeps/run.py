@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..hwspecs import gpus
 from ..kernels import kernels
 from .row import Column, Row, columns
 from .search import Search
-from .space import Point, Space, chunks, points_of
+from .space import Sample, Space, chunks, points_of
 from .spec import OBJECTIVES, SweepSpec
 from .store import Identity, Store, read_rows
 from .workers import Predict, Task, calibrations_hash, workers
@@ -115,8 +115,8 @@ def sweep(
     def answer(rows: list[Row]) -> Sweep:
         return Sweep(spec=asked, columns=table, rows=rows, identity=identity)
 
-    whole: Search | Sequence[Point] = Search(space) if asked.optimize else points_of(space)  # type: ignore[assignment]
-    total = asked.trials or len(whole)  # type: ignore[arg-type]
+    whole = Search(space) if asked.optimize else points_of(space)
+    total = len(whole)
     tell = progress or (lambda done, total, failed: None)
     with workers(task, total, jobs=jobs, scheduler=scheduler) as predicted:
         if output is None:
@@ -139,7 +139,7 @@ def sweep(
 
 
 def _predicted(
-    whole: Search | Sequence[Point], kept: dict[int, list[Row]], predicted: Predict, total: int, tell: Progress
+    whole: Search | Space | Sample, kept: dict[int, list[Row]], predicted: Predict, total: int, tell: Progress
 ) -> Iterator[tuple[int, list[Row]]]:
     """Chunks that are not kept yet, as they are done."""
     done = sum(map(len, kept.values()))
@@ -152,10 +152,11 @@ def _predicted(
         tell(done, total, failed)
 
 
-def _laid_out(points: Sequence[Point], kept: set[int], predicted: Predict) -> Iterator[tuple[int, list[Row]]]:
+def _laid_out(points: Space | Sample, kept: set[int], predicted: Predict) -> Iterator[tuple[int, list[Row]]]:
     """Chunks whose points are known from the start."""
-    missing = [(i, numbers) for i, numbers in enumerate(chunks(len(points))) if i not in kept]
-    yield from predicted([(i, [points[n] for n in numbers]) for i, numbers in missing])
+    order = points.work_order()
+    missing = [(i, order[places]) for i, places in enumerate(chunks(len(points))) if i not in kept]
+    yield from predicted([(i, [points[int(n)] for n in numbers]) for i, numbers in missing])
 
 
 def _searched(search: Search, kept: dict[int, list[Row]], predicted: Predict) -> Iterator[tuple[int, list[Row]]]:
@@ -170,7 +171,7 @@ def _searched(search: Search, kept: dict[int, list[Row]], predicted: Predict) ->
 
 
 def _in_order(kept: dict[int, list[Row]]) -> list[Row]:
-    return [row for number in sorted(kept) for row in kept[number]]
+    return sorted(chain.from_iterable(kept.values()), key=lambda row: int(row["point"]))
 
 
 def _listed(name: str, value: Any) -> Any:

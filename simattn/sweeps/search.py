@@ -37,10 +37,12 @@ class Search:
         self._study = optuna.create_study(direction=OBJECTIVES[self._objective])
         self._asked: list[Any] = []
 
+    def __len__(self) -> int:
+        return self._space.spec.trials or 0
+
     def chunks(self) -> list[range]:
         """Numbers of the points that are asked for together."""
-        trials = self._space.spec.trials or 0
-        return [range(first, min(first + TRIALS_AT_ONCE, trials)) for first in range(0, trials, TRIALS_AT_ONCE)]
+        return [range(first, min(first + TRIALS_AT_ONCE, len(self))) for first in range(0, len(self), TRIALS_AT_ONCE)]
 
     def ask(self, numbers: range) -> list[Point]:
         """The next points."""

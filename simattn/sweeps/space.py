@@ -9,13 +9,20 @@ from itertools import accumulate
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from ..facts import UserError, convert, unknown_name
 from ..workloads import systems
 from ..workloads.families import family_type
 from ..workloads.related import refuse_related
 from .spec import PROBLEM, SETTING, Options, Range, SweepSpec, Value
+
+Ints = NDArray[np.int64]
+
+COPIES = ("batch", "q_heads", "kv_heads")
+"""Options of the problem that say how often the work of a head occurs."""
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -106,6 +113,21 @@ class Space:
             raise IndexError(number)
         return self.at(number, number)
 
+    def work_order(self) -> Ints:
+        """Numbers of the points in the order in which they are predicted."""
+        return self.by_work(np.arange(len(self)))
+
+    def by_work(self, places: Ints) -> Ints:
+        """Indices of places of the grid, those next to each other that have the most in common.
+
+        Points that differ in heads and batch alone are often one simulation. A chunk that holds them together leaves no part of
+        it to another process, which would do it again.
+        """
+        *outer, inner = np.unravel_index(places, [*(axis.size for axis in self.outer), self.ends[-1]])
+        copies, others = ([d for d, axis in zip(outer, self.outer, strict=True) if (axis.name in COPIES) == so] for so in (1, 0))
+        order: Ints = np.lexsort([*reversed(copies), inner, *reversed(others)])
+        return order
+
     def at(self, place: int, number: int) -> Point:
         """The point at a place of the whole grid, as point `number` of a sweep."""
         problem, rest = divmod(place, self.ends[-1])
@@ -147,6 +169,10 @@ class Sample:
     def __len__(self) -> int:
         return self.size
 
+    def work_order(self) -> Ints:
+        """Numbers of the points in the order in which they are predicted."""
+        return self.space.by_work(np.array(self.places)) if self.places else np.arange(self.size)
+
     def __getitem__(self, number: int) -> Point:
         if number >= self.size:
             raise IndexError(number)
@@ -168,7 +194,7 @@ def points_of(space: Space) -> Space | Sample:
 
 
 def chunks(total: int) -> Iterator[range]:
-    """Numbers of points that are predicted and kept together; which ones depends on nothing but how many there are.
+    """Places in the work order of points that are predicted and kept together; they depend on nothing but how many there are.
 
     >>> [len(chunk) for chunk in chunks(10_000)][:2], len(list(chunks(3)))
     ([39, 39], 3)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from hashlib import sha256
+from itertools import pairwise
 from os import cpu_count
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import msgspec
+from msgspec import Struct
 
 from ..facts import Same, UserError
 from ..kernels import Calibration
@@ -25,7 +29,7 @@ POINTS_WORTH_A_WORKER = 200
 """Points of a sweep from which on another process is worth its start of a second or two."""
 
 
-class Task(NamedTuple):
+class Task(Struct, frozen=True):
     """What is the same for all chunks."""
 
     spec: SweepSpec
@@ -94,18 +98,39 @@ def workers(task: Task, points: int, *, jobs: int | None, scheduler: str | None)
         yield partial(map, task)
     else:
         try:
-            from joblib import Parallel, delayed
-            from joblib.externals.loky import get_reusable_executor
+            from joblib.externals.loky import ProcessPoolExecutor
         except ImportError:
             raise UserError("more than one process needs joblib: pip install 'simattn[sweep]', or --jobs 1") from None
-        work = Parallel(
-            n_jobs=many, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs", idle_worker_timeout=IDLE_S
-        )
+        processes = [ProcessPoolExecutor(1, timeout=IDLE_S) for _ in range(many)]
         try:
-            yield lambda chunks: work(delayed(task)(chunk) for chunk in chunks)
+            yield partial(_on_processes, processes, task)
         finally:
-            # Otherwise they stay for another call, and hold on to stdout and stderr for as long.
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+            # Otherwise they stay for a while, and hold on to stdout and stderr for as long.
+            for process in processes:
+                process.shutdown(wait=True, kill_workers=True)
+
+
+def _on_processes(processes: Sequence[Executor], task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Row]]]:
+    """Each process has a stretch of the chunks for itself: neighbours have much in common, which it then works out once.
+
+    One that is through with its own helps where most is left, from the end.
+    """
+    ends = [len(chunks) * i // len(processes) for i in range(len(processes) + 1)]
+    left = [deque(chunks[first:last]) for first, last in pairwise(ends)]
+    running: dict[Future[tuple[int, list[Row]]], int] = {}
+
+    def give(i: int) -> None:
+        most = max(left, key=len)
+        if most:
+            running[processes[i].submit(task, left[i].popleft() if left[i] else most.pop())] = i
+
+    # The second one waits in the process, so that it is never without work.
+    for i in (*range(len(processes)), *range(len(processes))):
+        give(i)
+    while running:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            give(running.pop(future))
+            yield future.result()
 
 
 @contextmanager
@@ -126,8 +151,14 @@ def _cluster(scheduler: str) -> Iterator[Any]:
 def _on_cluster(client: Any, task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Row]]]:
     from distributed import as_completed
 
-    run = uuid4().hex[:12]
-    futures = [client.submit(task, chunk, key=f"simattn-sweep-{run}-{chunk[0]}") for chunk in chunks]
+    run, addresses = uuid4().hex[:12], sorted(client.nthreads())
+
+    def submit(place: int, chunk: Chunk) -> Any:
+        # As with processes, but that the scheduler moves chunks to workers without work.
+        own = [addresses[len(addresses) * place // len(chunks)]] if addresses else None
+        return client.submit(task, chunk, key=f"simattn-sweep-{run}-{chunk[0]}", workers=own, allow_other_workers=own is not None)
+
+    futures = [submit(place, chunk) for place, chunk in enumerate(chunks)]
     for future in as_completed(futures, loop=client.loop):  # type: ignore[no-untyped-call]
         yield future.result()
         future.release()

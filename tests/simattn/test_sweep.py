@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import click
@@ -50,6 +51,19 @@ def test_points_of_one_problem_follow_each_other():
     points = list(Space(SweepSpec.read(SPEC)))
     assert [p.options["seq_q"] for p in points] == [1024] * 18 + [2048] * 18
     assert [p.hw for p in points[:4]] == ["h100", "b200", "h100", "b200"]
+
+
+def test_points_that_differ_in_heads_alone_are_predicted_together():
+    space = Space(SweepSpec.read({**SPEC, "options": {}, "vary": {**SPEC["vary"], "q_heads": [4, 8, 16], "batch": [1, 2]}}))
+    order = space.work_order().tolist()
+    assert sorted(order) == list(range(len(space)))
+    for i in range(0, len(order), 6):
+        alike = [space[n] for n in order[i : i + 6]]
+        assert len({(p.pattern, p.hw, p.options["seq_q"], p.options["window"], p.options.get("stride")) for p in alike}) == 1
+    assert [space[n].options["seq_q"] for n in order] == sorted(space[n].options["seq_q"] for n in order)
+    drawn = Sample(space, 30, 1)
+    ranks = [order.index(place) for place in drawn.places]
+    assert [ranks[n] for n in drawn.work_order()] == sorted(ranks)
 
 
 @pytest.mark.parametrize("total", [1, 2, 255, 256, 300, 10_000, 1_000_001])
@@ -329,12 +343,35 @@ def test_processes_give_the_same_rows(found):
     assert simattn.sweep(**SPEC, jobs=2).rows == found.rows
 
 
-def test_a_cluster_gives_the_same_rows(found, tmp_path):
-    from distributed import LocalCluster
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a scheduler with two workers, each of them a process, as they are started from a shell."""
+    about = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    where = ("--scheduler-file", str(about), "--no-dashboard")
+    commands = [[*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *where]]
+    commands += [[*dask, "worker", "--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path), *where]] * 2
+    started = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for command in commands]
+    try:
+        while not about.exists():
+            assert started[0].poll() is None
+            time.sleep(0.05)
+        address = json.loads(about.read_text())["address"]
+        from distributed import Client
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
-        made = simattn.sweep(**SPEC, scheduler=cluster.scheduler_address, output=tmp_path / "out.parquet")
-    assert made.rows == found.rows
+        with Client(address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=120)
+        yield address
+    finally:
+        for process in started:
+            process.kill()
+        for process in started:
+            process.wait()
+
+
+def test_a_cluster_gives_the_same_rows(found, cluster, tmp_path):
+    made = simattn.sweep(**SPEC, scheduler=cluster, output=tmp_path / "out.parquet")
+    assert made.rows == found.rows == pq.read_table(tmp_path / "out.parquet").to_pylist()
 
 
 def test_a_worker_of_another_version_is_refused(found):
