@@ -150,6 +150,11 @@ class Launch(_Table, frozen=True):
     """Whether the query heads of one K/V head share a tile; `if_fuller`: where tiles are less than 0.9 as full without."""
     tma_packs: tuple[Size, ...] = ()
     """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
+    search_items: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Items of a batch that a persistent CTA looks through at a time for the one its next tile belongs to, on from where it was; 0:
+    tiles are counted alike for all items."""
+    search_cycles: Cycles = 0.0
+    """Of one such look, beside the wait for what L2 has of these items; what it costs to find none but the first is in the prologue."""
     packs_by_copy: bool = False
     """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
 
@@ -177,10 +182,17 @@ class Split(_Table, frozen=True):
     """Only where heads share a tile."""
     only_shorter: bool = False
     """`fill`: numbers of parts that make them no shorter than one part fewer does are passed over."""
+    captured_parts: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """`fill`: most parts of a row in a call that is captured in a graph: room for them is set aside beforehand, so their number is not
+    reckoned from the CTAs, and the merging kernel is there even if nothing is divided; 0: captured calls are like others."""
+    captured_tokens: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Most new tokens of a batch whose call is captured like that."""
     overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0
     """`even`: visits that starting on a row counts as."""
     merge: Literal["kernel", "last_cta"] = "kernel"
     """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
+    merge_search_items: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    """Items of a batch that a CTA of the merging kernel looks through at a time for its own, from the first; 0: it knows it."""
     merge_ahead: Size = 1
     """Parts of a row that the merging kernel has on their way at a time: it waits for memory once for so many."""
 

@@ -26,7 +26,9 @@ class Part(NamedTuple):
     high: Ints
 
 
-def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int, heads: int = 0, *, packed: bool = True) -> list[int]:
+def kv_parts(
+    profile: KernelProfile, schedule: TileSchedule, sms: int, heads: int = 0, *, packed: bool = True, captured: bool = False
+) -> list[int]:
     """Parts of every row of each group, for kernels that divide all rows of a group alike.
 
     Parameters
@@ -35,6 +37,8 @@ def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int, heads: in
         Copies of a group in one item of the batch; 0 for all of them.
     packed : bool
         Whether heads share a tile.
+    captured : bool
+        As `captured_call` has it.
 
     Examples
     --------
@@ -54,9 +58,15 @@ def kv_parts(profile: KernelProfile, schedule: TileSchedule, sms: int, heads: in
         return [max(1, min(n // rule.part_tiles + (n % rule.part_tiles > 0), sms // ctas)) for n in most]
     if rule.per_item and heads:
         ctas = max(g.rows * min(g.copies, heads) for g in schedule.groups)
-    shares = _fullest(rule, ctas, max(most), sms)
+    shares = rule.captured_parts if captured else _fullest(rule, ctas, max(most), sms)
     even = max(1, ceil(rule.slack * schedule.visited / sms))
     return [max(1, min(shares, ceil(n / even) if rule.slack else shares)) for n in most]
+
+
+def captured_call(profile: KernelProfile, problem: AttentionProblem, replayed: bool) -> bool:
+    """Whether room for the parts of rows was set aside when the call was captured in a graph."""
+    rule = profile.split
+    return bool(replayed and rule and rule.captured_parts and problem.batch * problem.seq_q <= rule.captured_tokens)
 
 
 def _fullest(rule: Split, ctas: int, most: int, sms: int) -> int:
@@ -140,16 +150,51 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
     return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, loop="copy", divisions=4)
 
 
-def merge_seconds(spec: GpuSpec, rule: Split, op: Memory, parts: int, *, replayed: bool) -> float:
-    """Time of the kernel that merges parts, launch included, in seconds.
+def merge_seconds(
+    spec: GpuSpec, profile: KernelProfile, op: Memory | None, parts: int, items: int, *, replayed: bool, captured: bool
+) -> float:
+    """Time of the kernel that merges parts, launch included, in seconds; 0 where there is none.
 
     What it reads has just been written, so it comes from L2. A row waits for its log-sum-exps, then for its parts, as many at a
-    time as the kernel asks for ahead, and is stored.
+    time as the kernel asks for ahead, and is stored. Where nothing is divided in a captured call (`op` is None), its CTAs find
+    that out and leave; it was launched while the last CTAs of the attention were at work.
     """
-    near = spec.mem.l2.latency_near or 250.0
-    latency = (near + (spec.mem.l2.latency_far or near)) / 2 + (spec.mem.smem.latency if spec.mem.smem else 0.0)
+    rule = profile.split
+    if rule is None or (op is None and not captured):
+        return 0.0
+    looks = ceil(items / rule.merge_search_items) if rule.merge_search_items else 0
+    cycles = looks * look_cycles(spec, profile)
+    if op is None:
+        return cycles / spec.clock_hz("burst")
     waits = 2 + ceil(parts / rule.merge_ahead)
-    return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + waits * latency / spec.clock_hz("burst")
+    cycles += waits * (_l2_cycles(spec) + (spec.mem.smem.latency if spec.mem.smem else 0.0))
+    return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + cycles / spec.clock_hz("burst")
+
+
+def look_cycles(spec: GpuSpec, profile: KernelProfile) -> float:
+    """Cycles of a look at some more items of a batch: what L2 has of them, and the sums over them."""
+    return _l2_cycles(spec) + profile.launch.search_cycles
+
+
+def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) -> float:
+    """Cycles that a CTA looks for its item, on the mean, beyond the first look: together the CTAs of an SM go through the batch once.
+
+    >>> from simattn.hwspecs import gpus
+    >>> from simattn.kernels import kernels
+    >>> h100, fa3 = gpus.load("h100"), kernels.load("fa3_decode")
+    >>> [round(search_cycles(h100, fa3, 1024, ctas)) for ctas in (1024, 8192)]
+    [2241, 280]
+    """
+    if not profile.launch.search_items:
+        return 0.0
+    looks = (items - 1) // profile.launch.search_items
+    return looks * look_cycles(spec, profile) * min(1.0, spec.chip.sm_count / max(ctas, 1))
+
+
+def _l2_cycles(spec: GpuSpec) -> float:
+    """Latency of L2, on the mean over its partitions."""
+    near = spec.mem.l2.latency_near or 250.0
+    return (near + (spec.mem.l2.latency_far or near)) / 2
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

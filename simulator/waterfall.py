@@ -27,7 +27,7 @@ from .machine import TICKS, Outcome, run
 from .memory import Traffic, dram_seconds, l2_seconds, traffic
 from .pipeline import SHORT, SmPipeline, Steady, sm_pipeline
 from .setting import Setting
-from .split import kv_parts, merge_kernel, merge_seconds
+from .split import captured_call, kv_parts, merge_kernel, merge_seconds, search_cycles
 
 STAGES = ("ideal", "tiles", "padding", "pipeline", "memory", "schedule", "clock", "launch", "side")
 """Stages of a prediction, in order; `side` belongs to a whole plan, the others to each of its attention kernels."""
@@ -137,9 +137,13 @@ def attention_time(
     ladder.climb("launch", ladder.now + spec.launch.kernel_us * 1e-6)
     busy = {unit: call.unit_cycles(unit) / sms / hz * slow for unit in UNITS}
     partial, merged, parts = call.launched.partial(schedule)
-    merging, rule, merge = merge_kernel(choice.profile, problem, partial, merged), choice.profile.split, 0.0
-    if merging is not None and rule is not None and "side" not in off:
-        merge = merge_seconds(spec, rule, merging, parts, replayed=setting.replayed)
+    merge = 0.0
+    if "side" not in off:
+        merging = merge_kernel(choice.profile, problem, partial, merged)
+        captured = captured_call(choice.profile, problem, setting.replayed)
+        merge = merge_seconds(
+            spec, choice.profile, merging, parts, problem.batch, replayed=setting.replayed, captured=captured
+        )
     moved = {"l2": call.moved.l2, "dram": call.moved.dram}
     return KernelTime(ladder.stages, busy | floors, correction, merge, moved)
 
@@ -183,7 +187,7 @@ def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: 
     axes = mask_plan(choice.profile, schedule).axes
     tile_shape = (schedule.q_tile, schedule.kv_tile)
     sm = sm_pipeline(spec, choice.profile, choice.tile, problem, *tile_shape, axes, schedule.segment, schedule.stored)
-    return _Call.of(sm, choice, schedule, problem, warm, hz)
+    return _Call.of(sm, choice, schedule, problem, warm, hz, captured_call(choice.profile, problem, setting.replayed))
 
 
 class _Ladder:
@@ -224,10 +228,19 @@ class _Call(NamedTuple):
     warm: float | None
     """Bytes touched between this run of the call and the one before; None where there was none."""
     hz: float
+    captured: bool
+    search: float
+    """Cycles that a CTA looks for its item."""
 
     @staticmethod
     def of(
-        sm: SmPipeline, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, warm: float | None, hz: float
+        sm: SmPipeline,
+        choice: KernelChoice,
+        schedule: TileSchedule,
+        problem: AttentionProblem,
+        warm: float | None,
+        hz: float,
+        captured: bool,
     ) -> _Call:
         spec, profile = sm.spec, sm.profile
         heads_share = max(1, problem.gqa_group // choice.tiling.pack)
@@ -247,11 +260,19 @@ class _Call(NamedTuple):
         section = Section.of(profile, schedule, problem, choice.tiling.pack)
         sms = spec.chip.sm_count
         pack = choice.tiling.pack
-        parts = kv_parts(profile, schedule, sms, problem.q_heads // pack, packed=pack > 1)
+        parts = kv_parts(profile, schedule, sms, problem.q_heads // pack, packed=pack > 1, captured=captured)
         launched = grid(profile, schedule, parts, section, sms)
         kinds = kinds_of_rows(schedule, masked)
         visits = [schedule.total(kinds[:, kind]) for kind in range(len(KINDS))]
-        return _Call(sm, choice, schedule, problem, kinds, visits, launched, masked, moved, heads_share, warm, hz)
+        search = search_cycles(spec, profile, problem.batch, launched.launched())
+        return _Call(
+            sm, choice, schedule, problem, kinds, visits, launched, masked, moved, heads_share, warm, hz, captured, search
+        )
+
+    def _of(self, schedule: TileSchedule) -> _Call:
+        """The same kernel on other work, of which a CTA searches as long."""
+        other = _Call.of(self.sm, self.choice, schedule, self.problem, self.warm, self.hz, self.captured)
+        return other._replace(search=self.search)
 
     def floors(self) -> dict[str, float]:
         """Least seconds that L2 and DRAM need."""
@@ -276,8 +297,7 @@ class _Call(NamedTuple):
         part = 1.0 if few else min(1.0, PART_VISITS / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
         fewer = self.schedule.with_copies_of_each([min(n, g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)])
-        same = fewer.groups == self.schedule.groups
-        call = self if same else _Call.of(self.sm, self.choice, fewer, self.problem, self.warm, self.hz)
+        call = self if fewer.groups == self.schedule.groups else self._of(fewer)
         return call if sum(call.visits) <= 8 * PART_VISITS else None
 
     def unit_cycles(self, unit: str) -> float:
@@ -302,7 +322,7 @@ class _Call(NamedTuple):
         own = self.kinds[launched.row] * share[:, None]
         loop = own @ alone
         fixed = _row_cycles(steady, own) - own @ steady.alone
-        costs = fixed + loop * _computed_share(self.schedule, off) * stretch
+        costs = fixed + self.search + loop * _computed_share(self.schedule, off) * stretch
         slots, sms = self.sm.ctas if speed > 1 else 1, self.sm.spec.chip.sm_count
         return (steady.first + makespan(costs, launched.first, launched.ctas, launched.rounds, sms, slots, speed)) / self.hz
 
@@ -332,7 +352,7 @@ class _Call(NamedTuple):
             memory,
             sms=spec.chip.sm_count,
             slots=sm.ctas,
-            prologue=timing.prologue_cycles,
+            prologue=timing.prologue_cycles + self.search,
             persistent=sm.profile.launch.persistent,
             tiles=tiles,
             warm=min(int(tiles * (1 - self.moved.missing)), memory.capacity),
