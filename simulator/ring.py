@@ -19,6 +19,7 @@ from msgspec import Struct
 from ..facts import Provenance, UserError, unknown_name
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, Pattern, TileSchedule, TokenLayout
+from ..workloads.ops import Loop
 from .choice import KernelChoice, choose_kernel
 from .collectives import Peers, peers
 from .graph import PICOSECONDS, TaskGraph
@@ -30,12 +31,20 @@ from .waterfall import attention_time
 Order = Literal["contiguous", "zigzag", "striped"]
 
 
+class Finding(Struct, frozen=True, forbid_unknown_fields=True):
+    """A kernel that finds each value anew: its form and divisions, as in `Memory`."""
+
+    loop: Loop
+    divisions: int = 0
+
+
 class Elementwise(Struct, frozen=True, forbid_unknown_fields=True):
     """Elementwise kernels that follow each other: bytes for each value of O and each row of a head, and launches."""
 
     value_bytes: int
     row_bytes: int
     launches: int
+    finding: tuple[Finding, ...] = ()
 
 
 class _Costs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,8 +213,10 @@ class _Calls(NamedTuple):
 
     def elementwise(self, kernels: Elementwise, queries: int) -> float:
         rows = self.part.batch * queries * self.part.q_heads
-        moved = rows * (self.part.head_dim_v * kernels.value_bytes + kernels.row_bytes)
-        return memory_op_seconds(self.choice.spec, Memory("elementwise", moved, kernels.launches), None)
+        values = rows * self.part.head_dim_v
+        ops = [Memory("bytes", values * kernels.value_bytes + rows * kernels.row_bytes, kernels.launches)]
+        ops += [Memory("finding", 0, 0, values=values, loop=k.loop, divisions=k.divisions) for k in kernels.finding]
+        return sum(memory_op_seconds(self.choice.spec, op, None) for op in ops)
 
     def send(self) -> float:
         """K and V of a part to the next GPU."""

@@ -103,7 +103,8 @@ def _eager(model: Model, tokens: int) -> Plan:
         kernels = work.kernels * work.layers / model.layers
         values = round(work.width * tokens * kernels)
         found = Memory(work.name, work.bytes * values, max(1, round(kernels)))
-        ops.append(replace(found, values=values, loop=work.loop, divisions=work.divisions))
+        ctas = values // work.row if work.row else 0
+        ops.append(replace(found, values=values, loop=work.loop, divisions=work.divisions, ctas=ctas, threads=128))
     return tuple(ops)
 
 

@@ -54,6 +54,8 @@ class Elementwise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     loop: Loop = "vector"
     divisions: Annotated[int, Meta(ge=0, le=16)] = 0
     """Form of the kernel and divisions that find a value, as in `Memory`."""
+    row: Annotated[int, Meta(ge=0)] = 0
+    """Values that a CTA of four warps norms; 0 where CTAs do not count."""
 
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

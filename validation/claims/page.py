@@ -35,6 +35,9 @@ PBS-Attn are tried; that SVG has its own warm-up in Sparse-vDiT's table; and tha
 table is taken for its other rows. So was the cause of every claim that is off. SALE's densities, and 9 of the slots of a
 score on FuseMax's array, are from the claims' own sources. Where figures come from notes on papers, and not from the papers,
 `source_kind` says so.
+
+Video and image models whose elementwise ops were counted are asked op by op (`--eager`), as their own code runs them; SVG,
+which ships fused kernels, is not. Before that was decided, the same rows had been seen with fused kernels.
 """
 
 TITLES: dict[Word, str] = {
