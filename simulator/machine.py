@@ -284,7 +284,7 @@ def _run(
     arrival = np.full(tiles + 1, np.int64(-1))
     older = np.full(tiles + 1, np.int64(tiles))
     newer = np.full(tiles + 1, np.int64(tiles))
-    held = warm
+    held, overflows = warm, tiles > capacity
     for tile in range(tiles - warm, tiles):
         arrival[tile] = 0
         older[tile], newer[tile] = older[tiles], tiles
@@ -364,7 +364,8 @@ def _run(
                     if arrival[U(key)] >= 0:
                         # A tile on its way is waited for.
                         end = max(end, arrival[U(key)])
-                        newer[U(older[U(key)])], older[U(newer[U(key)])] = newer[U(key)], older[U(key)]
+                        if overflows:
+                            newer[U(older[U(key)])], older[U(newer[U(key)])] = newer[U(key)], older[U(key)]
                     else:
                         arrival[U(key)] = dram_free + dram_latency
                         held += 1
@@ -373,9 +374,10 @@ def _run(
                             newer[tiles], older[newer[oldest]] = newer[oldest], tiles
                             arrival[oldest] = -1
                             held -= 1
-                    older[U(key)], newer[U(key)] = older[tiles], tiles
-                    newer[U(older[U(key)])] = key
-                    older[tiles] = key
+                    if overflows:
+                        older[U(key)], newer[U(key)] = older[tiles], tiles
+                        newer[U(older[U(key)])] = key
+                        older[tiles] = key
 
             first_role, stop_role = role, role + 1
             if role == starts:
