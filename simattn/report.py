@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .fitting import print_fitting
+from .fitting import print_fitting, print_wrapped
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -45,14 +45,15 @@ ROOMY = 120
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a plain table to stdout, numbers to the right."""
+    """Print a plain table to stdout, numbers to the right; where it is too wide, without the last of the columns with words."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     for title, right in zip(header, numeric, strict=True):
         table.add_column(Text(title), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_number(cell)) for cell in row))
-    _console().print(table)
+    wordy = [title for title, right in zip(header, numeric, strict=True) if not right]
+    print_wrapped(_console(), table, wordy[:0:-1], "--json")
 
 
 def print_comparison(c: Comparison) -> None:
