@@ -8,7 +8,9 @@ from typing import Any
 from msgspec import Struct, to_builtins
 
 from .facts import UserError
+from .hwspecs import gpus as shelf
 from .simulator import Prediction, predict
+from .workloads.related import system_of
 
 Progress = Callable[[str, int, int], None]
 """Called before each row: what is being simulated, rows done, rows in all."""
@@ -62,7 +64,7 @@ def compare(
     Raises
     ------
     UserError
-        No row has an answer; where some have, the others say why not.
+        A name is unknown, or no row has an answer; where some have, the others say why not.
 
     Examples
     --------
@@ -74,6 +76,10 @@ def compare(
     gpus, names = ([value] if isinstance(value, str) else list(value) for value in (hw, patterns))
     if not gpus or not names:
         raise UserError("compare needs at least one GPU and one pattern")
+    for gpu in gpus:
+        shelf.load(gpu)
+    for name in names:
+        system_of(name)
     rows: list[Row] = []
     for gpu in gpus:
         for name in names:

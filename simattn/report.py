@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .fitting import print_fitting
+from .fitting import print_fitting, print_wrapped
 
 if TYPE_CHECKING:
     from .comparison import Comparison
@@ -44,15 +44,21 @@ ROOMY = 120
 """Columns of a terminal from which the waterfall has room for words."""
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a plain table to stdout, numbers to the right."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[Any]], spare: Sequence[str] | None = None) -> None:
+    """Print a plain table to stdout, numbers to the right.
+
+    Where it is too wide even with broken lines it goes without `spare` columns, first to last; by default these are the ones with
+    words, but for the first of them, from the last on.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     for title, right in zip(header, numeric, strict=True):
         table.add_column(Text(title), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(_number(cell)) for cell in row))
-    _console().print(table)
+    if spare is None:
+        spare = [title for title, right in zip(header, numeric, strict=True) if not right][:0:-1]
+    print_wrapped(_console(), table, spare, "--json")
 
 
 def print_comparison(c: Comparison) -> None:

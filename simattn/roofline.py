@@ -10,6 +10,7 @@ from msgspec import Struct, to_builtins
 from .facts import UserError
 from .hwspecs import Clock, GpuSpec, gpus
 from .simulator import Prediction, predict
+from .workloads.related import system_of
 
 SCHEMA = "simattn.roofline/1"
 
@@ -131,7 +132,7 @@ def roofline(
     Raises
     ------
     UserError
-        The GPU is unknown, or no pattern has an answer.
+        The GPU or a pattern is unknown, or no pattern has an answer.
 
     Examples
     --------
@@ -142,6 +143,8 @@ def roofline(
     ('tensor', True)
     """
     spec = gpus.load(hw) if isinstance(hw, str) else hw
+    for name in patterns:
+        system_of(name)
     answers: list[Prediction] = []
     skipped: dict[str, str] = {}
     for name in patterns:

@@ -14,9 +14,8 @@ from .layout import Tiling, TokenLayout
 from .ops import Plan
 from .plan import TilingOf, build_plan
 from .problem import AttentionProblem
-from .related import refuse_related
+from .related import system_of
 from .schedule import TileSchedule
-from .system import systems
 
 
 class Pattern:
@@ -49,11 +48,7 @@ class Pattern:
     """
 
     def __init__(self, name: str, params: Document | None = None, *, published: bool = False, seed: int = 0) -> None:
-        try:
-            self.system = systems.load(name)
-        except UserError:
-            refuse_related(name)
-            raise
+        self.system = system_of(name)
         given, of_parts = self._sorted(dict(params or {}))
         for parameter in self.system.fixed:
             if parameter in given:

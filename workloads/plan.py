@@ -177,7 +177,9 @@ def kv_major_plan(
     ['statistics', 'by keys', 'reduction']
     """
     turned = schedule if schedule.major == "kv" else by_keys(schedule)
-    scores_only = replace(turned, runs=replace(turned.runs, kind=np.full_like(turned.runs.kind, Kind.QK_ONLY)))
+    # Its pairs are those of the main kernel, whose scores it computes a first time.
+    kind = np.full_like(turned.runs.kind, Kind.QK_ONLY)
+    scores_only = replace(turned, runs=replace(turned.runs, kind=kind), pairs_per_copy=(0,) * len(turned.groups))
     written = turned.visited * turned.kv_tile * problem.head_dim_v * problem.element_bytes
     summed = problem.batch * problem.q_heads * problem.seq_q * problem.head_dim_v * problem.element_bytes
     return (

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from msgspec import Struct, field
 
 from ..facts import UserError, convert
-from .system import systems
+from .system import System, systems
 
 
 class Related(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,14 +46,23 @@ def related() -> MappingProxyType[str, Related]:
     return MappingProxyType({name: convert(entry, Related, f"related method {name}") for name, entry in document.items()})
 
 
-def refuse_related(name: str) -> None:
-    """Say what to predict in place of a related method.
+def system_of(name: str) -> System:
+    """The system behind the name or alias of a pattern.
 
     Raises
     ------
     UserError
-        The name is one of a related method, and of no pattern.
+        There is none, or the name is one of a related method: then what to predict in its place.
+
+    Examples
+    --------
+    >>> system_of("radial").family
+    'frame_band'
     """
-    stem = name.lower().replace("-", "_")
-    if stem in related() and stem not in {*systems.names(), *systems.aliases()}:
-        raise UserError(related()[stem].advice(stem))
+    try:
+        return systems.load(name)
+    except UserError:
+        stem = name.lower().replace("-", "_")
+        if stem in related():
+            raise UserError(related()[stem].advice(stem)) from None
+        raise

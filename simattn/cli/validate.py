@@ -155,6 +155,7 @@ def _print(rows: Sequence[Row], scores: Sequence[tuple[str, GroupScore]], change
             ]
             for part, g in scores
         ],
+        spare=["max %", *naive, "p90 %", "tau", "band %", "bias %", "median %"],
     )
     if each:
         print_table(
@@ -164,6 +165,7 @@ def _print(rows: Sequence[Row], scores: Sequence[tuple[str, GroupScore]], change
                 for r in rows
                 if r.error is not None
             ],
+            spare=["kernel", "GPU"],
         )
     if changed is not None:
         _print_changes(changed)

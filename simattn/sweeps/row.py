@@ -119,18 +119,17 @@ def evaluate(points: Sequence[Point], specs: dict[str, tuple[str, bytes]], spec:
     specs : dict
         GPUs of the sweep, by name: their hash, and themselves as JSON, so that a worker elsewhere needs no files of them.
     """
-    return [row_of(point, specs, spec) for point in points]
-
-
-def row_of(point: Point, specs: dict[str, tuple[str, bytes]], spec: SweepSpec) -> Row:
-    """The row of one point; where there is no answer, `error` says why, and the other columns what was asked."""
-    gpu = _gpu(*specs[point.hw])
-    asked: dict[str, Any] = {"point": point.number, "pattern": point.pattern, "gpu": gpu.name, "kernel": point.kernel}
     table = columns(spec)
+    return [_row_of(point, _gpu(*specs[point.hw]), table, spec.seed) for point in points]
+
+
+def _row_of(point: Point, gpu: GpuSpec, table: Sequence[Column], seed: int) -> Row:
+    """The row of one point; where there is no answer, `error` says why, and the other columns what was asked."""
+    asked: dict[str, Any] = {"point": point.number, "pattern": point.pattern, "gpu": gpu.name, "kernel": point.kernel}
     row: Row = dict.fromkeys(column.name for column in table)
-    row |= {name: value for name, value in {"seed": spec.seed, **asked, **point.options}.items() if name in row}
+    row |= {name: value for name, value in {"seed": seed, **asked, **point.options}.items() if name in row}
     try:
-        answer = _predicted(point, gpu, spec.seed)
+        answer = _predicted(point, gpu, seed)
     except Exception as error:  # a sweep goes on, whatever a point does
         known = isinstance(error, UserError)
         row["error"] = " ".join((str(error) if known else f"{type(error).__name__}: {error}").split())

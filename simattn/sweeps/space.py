@@ -14,9 +14,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from ..facts import UserError, convert, unknown_name
-from ..workloads import systems
 from ..workloads.families import family_type
-from ..workloads.related import refuse_related
+from ..workloads.related import system_of
 from .spec import PROBLEM, SETTING, Options, Range, SweepSpec, Value
 
 Ints = NDArray[np.int64]
@@ -215,10 +214,6 @@ def _shared(name: str) -> bool:
 
 def _parameters(pattern: str) -> set[str]:
     """Parameters of a pattern and of its parts."""
-    try:
-        system = systems.load(pattern)
-    except UserError:
-        refuse_related(pattern)
-        raise
+    system = system_of(pattern)
     of_parts = {f"{part.name}.{name}" for part in system.parts for name in family_type(part.family).__struct_fields__}
     return of_parts | set(family_type(system.family).__struct_fields__) - set(system.fixed)

@@ -30,9 +30,9 @@ def test_rows_are_ranked_and_are_what_predict_says():
 
 def test_a_row_that_fails_says_why():
     told = []
-    ranked = compare("h100", ["causal", "nothing", "gna"], progress=lambda *args: told.append(args), **SMALL)
+    ranked = compare("h100", ["causal", "radial", "gna"], progress=lambda *args: told.append(args), **SMALL)
     assert [row.error is None for row in ranked.rows] == [True, False, False]
-    assert "unknown pattern 'nothing'" in ranked.rows[1].error
+    assert "frames" in ranked.rows[1].error
     assert ranked.rows[1].latency_ms is None
     assert [(done, total) for _, done, total in told] == [(0, 3), (1, 3), (2, 3)]
 
@@ -42,6 +42,21 @@ def test_no_answer_at_all_is_an_error():
         compare("h1000", "causal", **SMALL)
     with pytest.raises(UserError, match="at least one"):
         compare([], ["causal"])
+
+
+@pytest.mark.parametrize(
+    ("hw", "patterns", "message"),
+    [
+        (["h100", "h10"], ["causal"], "unknown GPU 'h10'; did you mean 'h100'"),
+        (["h100"], ["causal", "caussal"], "unknown pattern 'caussal'; did you mean 'causal'"),
+        (["h100"], ["causal", "smallthinker"], "use --pattern sliding_window"),
+    ],
+)
+def test_a_misspelt_name_among_good_ones_is_told_before_anything_is_simulated(hw, patterns, message):
+    told = []
+    with pytest.raises(UserError, match=message):
+        compare(hw, patterns, progress=lambda *args: told.append(args), **SMALL)
+    assert not told
 
 
 SIZES = ("--seq-q", 4096, "--q-heads", 8, "--kv-heads", 8)
@@ -65,8 +80,10 @@ def test_mistakes_on_the_command_line():
     done = run("compare", "--hw", "h100", "--patterns", ",", "--seq-q", 4096)
     assert done.returncode == 2
     assert run(*COMMAND, "--csv", "--json").returncode == 2
-    command = ("compare", "--hw", "h100", "--patterns", "causal,nothing", *SIZES)
+    command = ("compare", "--hw", "h100", "--patterns", "causal,radial", *SIZES)
     failing = run(*command)
     assert failing.returncode == 0
-    assert "nothing on h100: unknown pattern 'nothing'" in failing.stdout
+    assert "radial on h100: " in failing.stdout
     assert answer(*command)[1]["error"]
+    misspelt = run("compare", "--hw", "h100,h10", "--patterns", "causal", *SIZES)
+    assert (misspelt.returncode, misspelt.stdout, len(misspelt.stderr.splitlines())) == (2, "", 1)

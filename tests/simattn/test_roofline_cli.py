@@ -93,6 +93,7 @@ def test_a_pattern_without_an_answer_stops_no_other():
     [
         (["--hw", "h101"], "unknown GPU 'h101'"),
         (["--hw", "h100", "--patterns", "nothing"], "unknown pattern"),
+        (["--hw", "h100", "--patterns", "causal,radiall"], "unknown pattern 'radiall'; did you mean 'radial'"),
         (["--hw", "h100", "--patterns", ","], "expected names with commas between them"),
         (["--hw", "h100", "-o", "roofline.pdf"], "must end in one of .html, .png"),
         (["--hw", "h100", "-o", "none/roofline.png"], "no such folder"),

@@ -98,4 +98,10 @@ def test_selection_by_keys_adds_up_partial_outputs():
     statistics, main, reduction = ops
     assert isinstance(reduction, Memory)
     assert (statistics.schedule.visited, statistics.schedule.qk_only) == (0, main.schedule.visited)
+    # What is scored twice is live once, and no more is live than is computed.
+    assert (statistics.schedule.pairs, main.schedule.pairs) == (
+        0,
+        2 * schedule("streaming_llm", seq_q=2048, window=300, sinks=64).pairs,
+    )
+    assert 0 < main.schedule.pairs <= main.schedule.live_area()
     assert reduction.bytes == (main.schedule.visited * 128 + 2 * 2048) * 128 * 2
