@@ -24,7 +24,7 @@ def test_published_runs_are_complete():
 
 
 def test_runs_of_one_paper_share_its_clock():
-    """arXiv 2407.08608, appendix C.1: the clock of the GPU was fixed at 1830 MHz."""
+    """Appendix C.1 of arXiv 2407.08608: the clock of the GPU was fixed at 1830 MHz."""
     assert {run.gpu for run in published_runs() if "2407.08608" in run.source} == {"h100-sxm-1830mhz"}
 
 
