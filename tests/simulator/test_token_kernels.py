@@ -25,6 +25,15 @@ def test_a_latent_cache_can_be_gathered(hw):
     assert candidates(gpus.load(hw), "token_gather", "bf16", 576, "prefill")
 
 
+def test_keys_of_a_latent_cache_are_gathered_in_decode_too():
+    """Chosen keys cost no less than the same number side by side: whole sectors, and addresses for each."""
+    shape = {"phase": "decode", "dtype": "fp8", "batch": 64, "q_heads": 64, "kv_heads": 1, "head_dim": 576, "head_dim_v": 512}
+    chosen = predict("dsa", "h100", seq_q=1, seq_kv=65536, params={"keys": 2048}, **shape).attention[0]
+    beside = predict("dense", "h100", kernel="flashmla_sparse", seq_q=1, seq_kv=2048, **shape).attention[0]
+    assert chosen.kernel == beside.kernel == "flashmla_sparse"
+    assert beside.latency_ms < chosen.latency_ms < 1.5 * beside.latency_ms
+
+
 # Seconds of a published model of the array. That a score takes 2 d + 9 slots of it was found from its own utilisation, so this is
 # no blind test of the loop, but one of what surrounds it.
 FUSEMAX = [
