@@ -252,7 +252,9 @@ def build(
             costs = {kind: cost._replace(latency=cost.latency - min(lag_cycles, cost.length)) for kind, cost in costs.items()}
         on_registers = any(not cost.units.keys().isdisjoint({"ex2", "fma", "alu"}) for cost in costs.values())
         # Accumulators in tensor memory leave the register file to softmax; in step, nobody multiplies meanwhile.
-        contention = profile.timing.contention if on_registers and not share.in_tmem and not in_step else 0.0
+        contention = (
+            profile.timing.contention * share.register_share if on_registers and not share.in_tmem and not in_step else 0.0
+        )
         ops.append(
             Op(
                 name=p.op.name if p.copy is None else f"{p.op.name} {p.copy}",

@@ -294,7 +294,8 @@ class _Call(NamedTuple):
             return None
         # Where DRAM is all that counts, a part of a few waves says nothing about the whole.
         few = visits <= 8 * PART_VISITS and floors["dram"] > busy
-        part = 1.0 if few else min(1.0, PART_VISITS / visits)
+        # Two that share an SM need twice the visits for as many waves.
+        part = 1.0 if few else min(1.0, PART_VISITS * min(self.sm.ctas, 2) / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
         fewer = self.schedule.with_copies_of_each([min(n, g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)])
         call = self if fewer.groups == self.schedule.groups else self._of(fewer)

@@ -126,3 +126,4 @@ def test_a_label_may_stand_for_another_version_in_a_table():
     assert kernel_for("cudnn", "sm100") == "cudnn_blackwell"
     assert kernel_for("cudnn", "sm100", "natten-docs-1d") == "cudnn_blackwell_early"
     assert kernel_for("cudnn", "sm90", "natten-docs-1d") == "cudnn_hopper"
+    assert kernel_for("triton", "sm90", "tilelang-attn-sink-h800") == "triton_sink"
