@@ -164,6 +164,8 @@ def e2e(
     whole = models.load(model)
     known = share_of(whole, gpus)
     if gpus > 1:
+        if eager:
+            raise UserError("elementwise ops were counted for one GPU: leave out eager with several")
         given = {"q_heads", "kv_heads"} & set(options)
         if given:
             raise UserError(f"with several GPUs heads are those of the model, got {', '.join(sorted(given))}")

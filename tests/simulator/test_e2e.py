@@ -141,6 +141,7 @@ def test_language_model_has_one_step_and_logits() -> None:
         ({"dense_steps": 51}, r"dense_steps must lie in 0\.\.50, got 51"),
         ({"dense_layers": 61}, r"dense_layers must lie in 0\.\.60, got 61"),
         ({"eager": True, "model": "mochi-1"}, "elementwise ops of mochi-1 were not counted"),
+        ({"eager": True, "gpus": 2, "model": "llama-3.1-8b", "pattern": "causal"}, "counted for one GPU: leave out eager"),
         ({"attention_share": 1.0}, "attention_share must lie between 0 and 1, got 1"),
     ],
 )

@@ -36,8 +36,8 @@ table is taken for its other rows. So was the cause of every claim that is off. 
 score on FuseMax's array, are from the claims' own sources. Where figures come from notes on papers, and not from the papers,
 `source_kind` says so.
 
-Video and image models whose elementwise ops were counted are asked op by op (`--eager`), as their own code runs them; SVG,
-which ships fused kernels, is not. Before that was decided, the same rows had been seen with fused kernels.
+Models whose elementwise ops were counted are asked op by op (`--eager`) where their own code or that of Hugging Face ran them;
+SVG, which ships fused kernels, is not. Before that was decided, the same rows had been seen with fused kernels.
 """
 
 TITLES: dict[Word, str] = {
