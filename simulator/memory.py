@@ -146,7 +146,8 @@ def memory_op_seconds(
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    return _together(moving, _waiting_seconds(spec, op, missing), _issuing_seconds(spec, op)) + op.launches * launch * 1e-6
+    busy = _together(moving, _waiting_seconds(spec, op, missing), _issuing_seconds(spec, op))
+    return busy + _steps_seconds(spec, op, missing) + op.launches * launch * 1e-6
 
 
 def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:
@@ -171,17 +172,35 @@ def _waiting_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
     return op.ctas * one / (spec.chip.sm_count * resident)
 
 
+ELEMENT_INSTRUCTIONS, ELEMENT_CYCLES, ELEMENTS_OF_THREAD = 48, 170, 4
+"""A `strided` copy. Instructions of an element: 9 for each axis, whose length its index is divided by, and 12 for load and store,
+counted in what nvcc makes of the same arithmetic for sm_80. Cycles that they take one after the other, each some four behind the
+one before. Elements of a thread, each asked for when the last has come (pytorch/pytorch ATen/native/cuda/CUDALoops.cuh)."""
+
+
 def _issuing_seconds(spec: GpuSpec, op: Memory) -> float:
-    """Time in which the schedulers of all SMs issue the instructions of a kernel, 32 threads at a time."""
-    return op.instructions / (spec.chip.sm_count * spec.sm.schedulers * 32) / spec.clock_hz("burst")
+    """Time in which the schedulers of all SMs issue the instructions of a strided copy, 32 elements at a time."""
+    lanes = spec.chip.sm_count * spec.sm.schedulers * 32
+    return op.elements * ELEMENT_INSTRUCTIONS / lanes / spec.clock_hz("burst")
+
+
+def _steps_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
+    """Time of a thread of a strided copy, which waits for each of its elements; in seconds, of all launches."""
+    if not op.elements:
+        return 0.0
+    wait = l2_cycles(spec) * (1 + missing * (_dram_over_l2(spec) - 1))
+    return op.launches * ELEMENTS_OF_THREAD * (ELEMENT_CYCLES + wait) / spec.clock_hz("burst")
+
+
+def l2_cycles(spec: GpuSpec) -> float:
+    """Latency of L2, on the mean over its partitions."""
+    near = spec.mem.l2.latency_near or 250.0
+    return (near + (spec.mem.l2.latency_far or near)) / 2
 
 
 def _dram_over_l2(spec: GpuSpec) -> float:
     """Latency of an access that L2 misses over that of one that it holds, at the highest clock."""
-    l2 = spec.mem.l2
-    near = l2.latency_near or 250.0
-    cycles = (near + (l2.latency_far or near)) / 2
-    return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / cycles, 1.0)
+    return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / l2_cycles(spec), 1.0)
 
 
 def _together(*limits: float) -> float:

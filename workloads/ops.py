@@ -7,7 +7,7 @@ from typing import Literal
 
 from .schedule import TileSchedule
 
-Access = Literal["stream", "permute", "gather"]
+Access = Literal["stream", "permute", "gather", "strided"]
 GemmDtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "tf32", "fp32"]
 
 
@@ -41,12 +41,12 @@ class Memory:
     bytes : int
         Read and written, together.
     access : str
-        How it reaches memory: `stream` (contiguous), `permute` (rows of one token, to another order) or `gather` (rows of one
-        token, from anywhere).
+        How it reaches memory: `stream` (contiguous), `permute` (rows of one token, to another order), `gather` (rows of one
+        token, from anywhere) or `strided` (PyTorch's copy between two orders of four axes: the place of every element is found).
     ctas, threads : int
         CTAs that do one thing after the other, each waiting for memory, and threads of each; 0 where only bytes count.
-    instructions : int
-        That all threads execute together, of kernels that compute an address for every element; 0 where they are few.
+    elements : int
+        Moved one by one (`strided`); 0 for other kernels.
     every : float
         Calls that share one run of it.
     """
@@ -57,7 +57,7 @@ class Memory:
     access: Access = "stream"
     ctas: int = 0
     threads: int = 0
-    instructions: int = 0
+    elements: int = 0
     every: float = 1.0
 
 
