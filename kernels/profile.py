@@ -153,10 +153,10 @@ class Launch(_Table, frozen=True):
     tma_packs: tuple[Size, ...] = ()
     """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
     search_items: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    """Items of a batch that a persistent CTA looks through at a time for the one its next tile belongs to, on from where it was; 0:
-    tiles are counted alike for all items."""
+    """Items of a batch that a persistent CTA looks through at a time for the one that its next tile belongs to, on from where it
+    was; 0: it need not look."""
     search_cycles: Cycles = 0.0
-    """Of one such look, beside the wait for what L2 has of these items; what it costs to find none but the first is in the prologue."""
+    """Of one such look, beside the wait for what L2 has of these items. The first look of a tile is part of its prologue."""
     packs_by_copy: bool = False
     """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
 
@@ -185,8 +185,8 @@ class Split(_Table, frozen=True):
     only_shorter: bool = False
     """`fill`: numbers of parts that make them no shorter than one part fewer does are passed over."""
     captured_parts: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    """`fill`: most parts of a row in a call that is captured in a graph: room for them is set aside beforehand, so their number is not
-    reckoned from the CTAs, and the merging kernel is there even if nothing is divided; 0: captured calls are like others."""
+    """`fill`: most parts of a row in a call that is captured in a graph, where room for them is set aside beforehand: their
+    number does not follow from the CTAs, and the merging kernel runs even if nothing is divided; 0: such calls are as others."""
     captured_tokens: Annotated[int, Meta(ge=0, le=2**20)] = 0
     """Most new tokens of a batch whose call is captured like that."""
     overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0

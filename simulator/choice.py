@@ -39,6 +39,7 @@ def choose_kernel(
     axes: int = 1,
     kernel: str | KernelProfile | None = None,
     *,
+    tile_class: str | None = None,
     known: Sequence[Calibration] | None = None,
 ) -> KernelChoice:
     """The kernel asked for, or the default one, with its tile.
@@ -51,6 +52,8 @@ def choose_kernel(
         Axes of the grid; kernels for boxes have tiles for each number of them.
     kernel : str or KernelProfile, optional
         Its name, or a profile with values of one's own.
+    tile_class : str, optional
+        Mask class that picks the tile, where it is another one (`Question.tile_class`).
     known : sequence of Calibration, optional
         Calibrations to take constants from; by default all that there are. With none, constants are those of the profile.
 
@@ -79,7 +82,7 @@ def choose_kernel(
         )
     packed = problem.gqa_group if mask_class in (PACKABLE_DECODE if problem.phase == "decode" else PACKABLE) else 1
     rows, grid_axes = problem.seq_q * packed, axes if mask_class == "box" else 1
-    tile = profile.tile_for(spec, width, mask_class, grid_axes, causal=problem.causal, rows=rows)
+    tile = profile.tile_for(spec, width, tile_class or mask_class, grid_axes, causal=problem.causal, rows=rows)
     tiling = profile.tiling(tile, packed, problem.seq_q)
     best = constants(profile, spec, known)
     return KernelChoice(best.profile.under(mask_class), tile, tiling, best.spec, best.calibration, best.borrowed)

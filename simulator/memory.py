@@ -156,16 +156,24 @@ def memory_op_seconds(
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    return _either(moving, _waiting_seconds(spec, op, missing)) + _finding_seconds(spec, op) + op.launches * launch * 1e-6
+    busy = _either(moving, _waiting_seconds(spec, op, missing)) + _finding_seconds(spec, op, missing)
+    return busy + op.launches * launch * 1e-6
 
 
-def _finding_seconds(spec: GpuSpec, op: Memory) -> float:
-    """Time of the instructions of kernels that find each value anew: a warp's on one scheduler, one a clock."""
+BEHIND, VALUES_OF_THREAD = 4, 4
+"""Cycles from an instruction to one that takes its result. Values of a thread, each asked for when the last is stored (PyTorch,
+CUDALoops.cuh)."""
+
+
+def _finding_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
+    """Time of kernels that find each value anew: what all warps issue, one a clock and scheduler, and what one thread waits."""
     if op.loop == "vector":
         return 0.0
-    warps = op.values / WARP
-    issued = warps * loop_instructions(spec.arch, op.loop, op.divisions)
-    return issued / (spec.chip.sm_count * spec.sm.schedulers * spec.clock_hz("burst"))
+    instructions = loop_instructions(spec.arch, op.loop, op.divisions)
+    issued = op.values / WARP * instructions / (spec.chip.sm_count * spec.sm.schedulers)
+    wait = l2_cycles(spec) * (1 + missing * (_dram_over_l2(spec) - 1))
+    alone = op.launches * VALUES_OF_THREAD * (instructions * BEHIND + wait)
+    return (issued + alone) / spec.clock_hz("burst")
 
 
 def cache_write_seconds(spec: GpuSpec, problem: AttentionProblem, *, warm: bool) -> float:
@@ -190,12 +198,15 @@ def _waiting_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
     return op.ctas * one / (spec.chip.sm_count * resident)
 
 
+def l2_cycles(spec: GpuSpec) -> float:
+    """Latency of L2, on the mean over its partitions."""
+    near = spec.mem.l2.latency_near or 250.0
+    return (near + (spec.mem.l2.latency_far or near)) / 2
+
+
 def _dram_over_l2(spec: GpuSpec) -> float:
     """Latency of an access that L2 misses over that of one that it holds, at the highest clock."""
-    l2 = spec.mem.l2
-    near = l2.latency_near or 250.0
-    cycles = (near + (l2.latency_far or near)) / 2
-    return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / cycles, 1.0)
+    return max((spec.mem.dram.latency_ns or 500.0) * 1e-9 * spec.clock_hz("burst") / l2_cycles(spec), 1.0)
 
 
 def _either(a: float, b: float) -> float:

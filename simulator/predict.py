@@ -206,14 +206,15 @@ def simulate(
     """
     problem, mask_class = asked.problem, asked.pattern.family.mask_class()
     wanted = kernel or _usable(spec, problem, mask_class, asked.pattern.system.kernel)
-    usual = choose_kernel(spec, problem, mask_class, len(asked.layout.grid), wanted, known=known)
+    axes = len(asked.layout.grid)
+    usual = choose_kernel(spec, problem, mask_class, axes, wanted, tile_class=asked.tile_class, known=known)
     main = with_tile(usual, problem, q_tile, kv_tile)
     chosen = {(mask_class, asked.pattern.system.kernel): main, (mask_class, None): main}
 
     def choice_of(needed: str, own: str | None) -> KernelChoice:
         if (needed, own) not in chosen:
             usable = _usable(spec, problem, needed, own)
-            chosen[needed, own] = choose_kernel(spec, problem, needed, len(asked.layout.grid), usable, known=known)
+            chosen[needed, own] = choose_kernel(spec, problem, needed, axes, usable, known=known)
         return chosen[needed, own]
 
     plan = asked.pattern.plan(problem, asked.layout, lambda needed, own: choice_of(needed, own).tiling)

@@ -8,7 +8,7 @@ import msgspec
 
 from ..facts import Document, UserError, convert
 from ..workloads import AttentionProblem, Pattern, TokenLayout, make_layout, models
-from ..workloads.families import Listed
+from ..workloads.families import Band, Listed
 from ..workloads.qk import load_qk
 
 
@@ -18,6 +18,17 @@ class Question(NamedTuple):
     pattern: Pattern
     problem: AttentionProblem
     layout: TokenLayout
+
+    @property
+    def tile_class(self) -> str:
+        """The mask class that picks a kernel's tile: a window that reaches over all keys is none.
+
+        >>> [question("sliding_window", seq_kv=n, params={"window": 4096}).tile_class for n in (4096, 4097)]
+        ['dense', 'window']
+        """
+        family = self.pattern.family
+        reaches = isinstance(family, Band) and isinstance(family.window, int) and family.window >= self.layout.tokens
+        return "dense" if reaches and family.mask_class() == "window" else family.mask_class()
 
 
 def question(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..hwspecs import GpuSpec
 from ..kernels import KernelProfile, Split
 from ..workloads import AttentionProblem, Memory, TileSchedule
-from .memory import memory_op_seconds
+from .memory import l2_cycles, memory_op_seconds
 
 Ints = NDArray[np.int64]
 
@@ -132,8 +132,7 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
 
     References
     ----------
-    vLLM's flash-attention @04325b6 csrc/flash_attn/flash_api.cpp, mha_varlen_fwd; pytorch/pytorch aten/src/ATen/native/cuda/
-    CUDALoops.cuh: operands that are not contiguous take a kernel that finds the place of every single element.
+    vllm-project/flash-attention @04325b6 csrc/flash_attn/flash_api.cpp, mha_varlen_fwd.
 
     >>> from simattn.kernels import kernels
     >>> step = AttentionProblem(batch=2, q_heads=32, kv_heads=8, seq_q=1, seq_kv=4096, head_dim=128, phase="decode")
@@ -167,17 +166,17 @@ def merge_seconds(
     if op is None:
         return cycles / spec.clock_hz("burst")
     waits = 2 + ceil(parts / rule.merge_ahead)
-    cycles += waits * (_l2_cycles(spec) + (spec.mem.smem.latency if spec.mem.smem else 0.0))
+    cycles += waits * (l2_cycles(spec) + (spec.mem.smem.latency if spec.mem.smem else 0.0))
     return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + cycles / spec.clock_hz("burst")
 
 
 def look_cycles(spec: GpuSpec, profile: KernelProfile) -> float:
     """Cycles of a look at some more items of a batch: what L2 has of them, and the sums over them."""
-    return _l2_cycles(spec) + profile.launch.search_cycles
+    return l2_cycles(spec) + profile.launch.search_cycles
 
 
 def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) -> float:
-    """Cycles that a CTA looks for its item, on the mean, beyond the first look: together the CTAs of an SM go through the batch once.
+    """Cycles that a CTA looks for its item, on the mean, beyond the first look: those of an SM go through the batch once.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -189,12 +188,6 @@ def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) 
         return 0.0
     looks = (items - 1) // profile.launch.search_items
     return looks * look_cycles(spec, profile) * min(1.0, spec.chip.sm_count / max(ctas, 1))
-
-
-def _l2_cycles(spec: GpuSpec) -> float:
-    """Latency of L2, on the mean over its partitions."""
-    near = spec.mem.l2.latency_near or 250.0
-    return (near + (spec.mem.l2.latency_far or near)) / 2
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

@@ -141,9 +141,7 @@ def attention_time(
     if "side" not in off:
         merging = merge_kernel(choice.profile, problem, partial, merged)
         captured = captured_call(choice.profile, problem, setting.replayed)
-        merge = merge_seconds(
-            spec, choice.profile, merging, parts, problem.batch, replayed=setting.replayed, captured=captured
-        )
+        merge = merge_seconds(spec, choice.profile, merging, parts, problem.batch, replayed=setting.replayed, captured=captured)
     moved = {"l2": call.moved.l2, "dram": call.moved.dram}
     return KernelTime(ladder.stages, busy | floors, correction, merge, moved)
 

@@ -82,6 +82,29 @@ def test_few_bytes_in_flight_are_few_bytes_a_second():
     assert rates[1] < H100.dram_bytes_per_s() / 20
 
 
+@pytest.mark.parametrize(
+    ("head_dim", "group", "window", "tile"),
+    [
+        (64, 8, None, (64, 192)),
+        (64, 65, None, (192, 160)),
+        (128, 64, None, (64, 128)),
+        (128, 65, None, (128, 128)),
+        (256, 8, None, (128, 80)),
+        (64, 8, 1024, (192, 160)),
+        (128, 8, 1024, (128, 128)),
+        # Windows that leave nothing out are none.
+        (64, 8, 4096, (64, 192)),
+        (128, 8, 4096, (64, 128)),
+        (256, 8, 4096, (128, 80)),
+    ],
+)
+def test_one_warpgroup_serves_few_rows_without_a_window(head_dim, group, window, tile):
+    pattern, params = ("sliding_window", {"window": window}) if window else ("dense", {})
+    asked = question(pattern, phase="decode", seq_kv=4096, q_heads=group, kv_heads=1, head_dim=head_dim, params=params, batch=2)
+    choice = simulate(asked, H100, kernel="fa3", setting=Setting(fidelity="bound")).choice
+    assert (*choice.tiling.q, *choice.tiling.kv) == tile
+
+
 def test_divided_keys_fill_the_machine():
     profile = kernels.load("fa3_decode")
     whole = msgspec.structs.replace(profile, split=None)
