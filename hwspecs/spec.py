@@ -76,6 +76,7 @@ class Units(_Table, frozen=True):
     cvt_pack: Annotated[float, quantity("inst/clk/SM", "packing of two fp32 to bf16")] | None = None
     smem_bytes: Annotated[float, quantity("B/clk/SM", "shared-memory bandwidth")] = 128
     tmem_read_bytes: Annotated[float, quantity("B/clk/SM", "tensor-memory read bandwidth")] | None = None
+    tmem_write_bytes: Annotated[float, quantity("B/clk/SM", "the same, written")] | None = None
 
 
 class Tensor(_Table, frozen=True):

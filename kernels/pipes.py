@@ -109,7 +109,8 @@ def cycles_of(opcode: str, spec: GpuSpec) -> float:
     if pipe.unit == "smem":
         return pipe.bytes * WARP * _width(opcode) / spec.units.smem_bytes
     if pipe.unit == "tmem":
-        rate = spec.units.tmem_read_bytes
+        units = spec.units
+        rate = (units.tmem_write_bytes if opcode.startswith("STTM") else None) or units.tmem_read_bytes
         return pipe.bytes * WARP * _tmem_words(opcode) / rate if rate else 0.0
     if pipe.lanes == "ex2" and not opcode.startswith("MUFU.EX2"):
         return WARP / (spec.units.mufu_other or spec.units.ex2)

@@ -206,20 +206,20 @@ def _exp(share: Share) -> Cost:
     return Cost(units)
 
 
-def _tmem(share: Share, bytes_: float) -> Cost:
-    """Bytes between tensor memory and registers; none where products are accumulated in registers."""
+def _tmem(share: Share, read: float, written: float = 0.0) -> Cost:
+    """Bytes from tensor memory to registers, and back; none where products are accumulated in registers."""
     if not share.in_tmem:
         return Cost({})
-    rate = share.spec.units.tmem_read_bytes
-    if rate is None:
+    units = share.spec.units
+    if units.tmem_read_bytes is None:
         raise UserError(f"GPU {share.spec.name} gives no rate of its tensor memory (units.tmem_read_bytes)")
-    return Cost({"tmem": bytes_ / rate})
+    return Cost({"tmem": read / units.tmem_read_bytes + written / (units.tmem_write_bytes or units.tmem_read_bytes)})
 
 
 def _rescale(share: Share) -> Cost:
     """The output is scaled; from tensor memory it goes to registers and back."""
     values = share.rows * share.d_v * share.profile.softmax.rescale
-    return Cost({**_tmem(share, 2 * 4 * values).units, **_fma(share, values).units})
+    return Cost({**_tmem(share, 4 * values, 4 * values).units, **_fma(share, values).units})
 
 
 def _latent_bytes(share: Share) -> int:
@@ -270,7 +270,7 @@ _WORK: dict[str, Callable[[Share], Cost]] = {
     "convert": lambda s: _alu(s, s.scores * s.profile.softmax.convert),
     "rescale": _rescale,
     "scores_read": lambda s: _tmem(s, 4 * s.scores),
-    "probabilities_write": lambda s: _tmem(s, s.element_bytes * s.scores),
+    "probabilities_write": lambda s: _tmem(s, 0.0, s.element_bytes * s.scores),
     "p_to_smem": lambda s: _smem(s, s.element_bytes * s.scores),
     "q_read": lambda s: _smem(s, s.rows * s.d * s.element_bytes),
     "k_write": lambda s: _smem(s, s.keys * s.d * s.element_bytes),

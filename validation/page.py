@@ -43,8 +43,9 @@ where it had been 0.77 of it), the clusters of FlashAttention-3's dense calls, t
 warpgroups run in step, the persistence of FlashAttention-3, what vLLM's FlashAttention-3 does otherwise (its tiles, how it
 fetches packed Q and cuts windows), halves of wide heads on Blackwell, torch-sdpa on Hopper taken for cuDNN, profiles for
 Triton's kernel that masks every tile and for its loop on Blackwell, the bandwidth of the KV-cache write as a constant that
-is fitted, the point at which an L2 that is in one piece begins to miss, the loop of NATTEN on Ampere, and the blocks of
-FlexAttention's masks.
+is fitted, the point at which an L2 that is in one piece begins to miss, the loop of NATTEN on Ampere, the blocks of
+FlexAttention's masks, the rate at which tensor memory is written (a measured one, where it had been that of reading), and
+the launch of one CTA a clock.
 """
 
 

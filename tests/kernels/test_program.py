@@ -308,6 +308,16 @@ SHAPES = {
 }
 
 
+def test_tensor_memory_is_written_faster_than_read():
+    spec = gpus.load("b200")
+    read, written = spec.units.tmem_read_bytes, spec.units.tmem_write_bytes
+    scores = 256 * 128
+    assert built(kernels.load("trtllm_gen"), spec, 256).unit_cycles("plain")["tmem"] == pytest.approx(
+        # Scores, P in half of their bytes, and the output to registers and back.
+        4 * scores / read + 2 * scores / written + 4 * 256 * 128 * (1 / read + 1 / written)
+    )
+
+
 @given(**SHAPES, times=st.floats(1.1, 8), name=st.sampled_from(["fa2", "fa3", "fa4"]))
 def test_a_unit_twice_as_fast_takes_half_as_long(q_rows, kv_rows, d, times, name):
     hw = {"fa2": "a100", "fa3": "h100", "fa4": "b200"}[name]
@@ -316,9 +326,10 @@ def test_a_unit_twice_as_fast_takes_half_as_long(q_rows, kv_rows, d, times, name
     faster = built(profile, spec, q_rows, kv_rows, d, rate=times * spec.tensor.bf16_f32).unit_cycles("masked")
     assert faster["tensor"] == pytest.approx(slow["tensor"] / times)
     assert {u: c for u, c in faster.items() if u != "tensor"} == {u: c for u, c in slow.items() if u != "tensor"}
-    units = {"ex2": "ex2", "fma": "fma_lanes", "smem": "smem_bytes"} | ({"tmem": "tmem_read_bytes"} if name == "fa4" else {})
-    for unit, leaf in units.items():
-        changed = msgspec.structs.replace(spec.units, **{leaf: times * getattr(spec.units, leaf)})
+    units: dict[str, tuple[str, ...]] = {"ex2": ("ex2",), "fma": ("fma_lanes",), "smem": ("smem_bytes",)}
+    units |= {"tmem": ("tmem_read_bytes", "tmem_write_bytes")} if name == "fa4" else {}
+    for unit, leaves in units.items():
+        changed = msgspec.structs.replace(spec.units, **{leaf: times * getattr(spec.units, leaf) for leaf in leaves})
         fast = built(profile, msgspec.structs.replace(spec, units=changed), q_rows, kv_rows, d).unit_cycles("masked")
         assert fast[unit] == pytest.approx(slow[unit] / times)
         assert {u: c for u, c in fast.items() if u != unit} == {u: c for u, c in slow.items() if u != unit}

@@ -108,6 +108,18 @@ def test_the_cache_write_is_a_staircase_of_ctas_on_an_sm():
     assert four == pytest.approx(16384 * H100.launch.token_cta_us / (132 * 4), rel=0.1)
 
 
+def test_ctas_are_launched_one_a_clock():
+    """A CTA of one warp or of two leaves room for as many as an SM takes; then the launch of them is what takes time."""
+
+    def nanoseconds(head_dim: int) -> float:
+        problem = AttentionProblem(q_heads=8, kv_heads=1, seq_q=2**17, head_dim=head_dim)
+        return memory_op_seconds(H100, kv_cache_write(problem), None, missing=0.0) / 2**17 * 1e9
+
+    clock = 1e9 / H100.clock_hz("burst")
+    assert clock < nanoseconds(32) < nanoseconds(64) < 1.2 * clock
+    assert nanoseconds(128) > nanoseconds(64)
+
+
 def test_ctas_that_wait_for_dram_wait_longer_than_those_that_wait_for_l2():
     # Half of a CTA of 512 threads is a chain of accesses: 374 ns each from DRAM, 336 cycles at 1,980 MHz from L2.
     write = kv_cache_write(AttentionProblem(q_heads=64, kv_heads=1, seq_q=16384, head_dim=512))
