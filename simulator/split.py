@@ -182,7 +182,7 @@ def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) 
     >>> from simattn.kernels import kernels
     >>> h100, fa3 = gpus.load("h100"), kernels.load("fa3_decode")
     >>> [round(search_cycles(h100, fa3, 1024, ctas)) for ctas in (1024, 8192)]
-    [2241, 280]
+    [2280, 285]
     """
     if not profile.launch.search_items:
         return 0.0
