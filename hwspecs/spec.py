@@ -8,13 +8,14 @@ origin of every leaf in `[meta]`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
-from ..facts import Provenance, UserError
+from ..facts import Provenance, Same, UserError
 
 Clock = Literal["boost", "burst", "sustained"]
 Dtype = Literal["bf16", "fp16", "fp8"]
@@ -268,13 +269,18 @@ class GpuSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def spec_hash(self) -> str:
         """Twelve hex digits that change with any number of the spec, but not with the wording of its sources."""
-        numbers = {**msgspec.to_builtins(self), "meta": None}
-        return sha256(msgspec.json.encode(numbers, order="sorted")).hexdigest()[:12]
+        return _hash_of(Same(self))
 
     def leaves(self) -> Iterator[tuple[str, Any, str]]:
         """(dotted path, value, unit) of every number and word of the spec that is set."""
         for table in ("chip", "sm", "units", "tensor", "mma", "mem", "launch", "link", "eff", "power", "check"):
             yield from _leaves(getattr(self, table), table)
+
+
+@lru_cache(maxsize=256)
+def _hash_of(of: Same[GpuSpec]) -> str:
+    numbers = {**msgspec.to_builtins(of.value), "meta": None}
+    return sha256(msgspec.json.encode(numbers, order="sorted")).hexdigest()[:12]
 
 
 def _leaves(table: Any, path: str) -> Iterator[tuple[str, Any, str]]:

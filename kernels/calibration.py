@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -232,22 +233,22 @@ def all_calibrations() -> tuple[Calibration, ...]:
     """Every calibration, a user's before ours of the same kernel and GPU; by name of the file."""
     # A file that was written anew, as by a fit in this very process, is read anew. A fit puts it in the place of the old one,
     # and so changes the folder; in the user's folder, which has few files, somebody may have edited one.
-    theirs = user_folder()
-    files = tuple(_stated(theirs)) if theirs.is_dir() else ()
-    return _read_all(OURS.stat().st_mtime_ns, files)
+    return _read_all(os.stat(OURS).st_mtime_ns, tuple(_stated(user_folder())))
 
 
-OURS = Path(__file__).parent / "calibrations"
+OURS = os.path.join(os.path.dirname(__file__), "calibrations")
 """Where the calibrations that ship with the package are."""
 
 File = tuple[str, str, int, int]
 """Name and path of a calibration's file, when it was written, and its size."""
 
 
-def _stated(folder: Path) -> Iterator[File]:
-    for entry in os.scandir(folder):
-        if entry.name.endswith(".json"):
-            yield entry.name, entry.path, entry.stat().st_mtime_ns, entry.stat().st_size
+def _stated(folder: str | Path) -> Iterator[File]:
+    """The calibrations of a folder, if there is one."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(folder):
+            if entry.name.endswith(".json"):
+                yield entry.name, entry.path, entry.stat().st_mtime_ns, entry.stat().st_size
 
 
 @lru_cache(maxsize=8)
