@@ -122,3 +122,15 @@ def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
     sizes = [mib * 2**20 for mib in (20, 30, 40, 60, 80)]
     assert [missing_share(halves, size) for size in sizes] == [0, 0.5, 1, 1, 1]
     assert [missing_share(whole, size) for size in sizes] == [0, 0, 0, 0.5, 1]
+
+
+@pytest.mark.parametrize("resident", [1, 3, 8])
+@pytest.mark.parametrize("pattern", ["causal", "streaming_llm", "bigbird", "longformer"])
+def test_tiles_of_rows_in_step_are_counted_once(pattern, resident):
+    found = schedule(pattern, seq_q=2048, q_tile=128, kv_tile=64, **PARAMS.get(pattern, {}))
+    (mask,) = found.to_mask()
+    sets = [mask[i : i + resident].any(0).sum() for i in range(0, len(mask), resident)]
+    assert memory._tiles_in_step(found, found.groups[0], resident).tolist() == sets
+
+
+PARAMS = {"streaming_llm": {"window": 300, "sinks": 70}, "longformer": {"window": (90, 90)}}
