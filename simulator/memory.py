@@ -7,16 +7,18 @@ from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from ..hwspecs import GpuSpec
 from ..kernels.loops import loop_instructions
 from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
-from ..workloads.runs import paint
 from ..workloads.schedule import Group, Kind
 
 WARP = 32
 """Threads of a warp."""
+
+Ints = NDArray[np.int64]
 
 
 class Traffic(NamedTuple):
@@ -111,14 +113,33 @@ def _keys_of(schedule: TileSchedule, group: Group) -> int:
     return int(runs.stop[own].max(initial=0) - runs.start[own].min(initial=int(runs.stop[own].max(initial=0))))
 
 
-def _tiles_in_step(schedule: TileSchedule, group: Group, resident: int) -> NDArray[Any]:
+def _tiles_in_step(schedule: TileSchedule, group: Group, resident: int) -> Ints:
     """Different tiles that each set of `resident` neighbouring rows of a group visits."""
-    runs = schedule.runs.take(np.array([group.first_row]), np.array([group.rows]), keep_rows=True)
-    sets = ceil(group.rows / resident)
-    tile, read = schedule.kv_tile, runs.kind != Kind.SKIPPED
-    start, stop = runs.start[read] // tile, -(-runs.stop[read] // tile)
-    union = paint(sets, runs.row[read] // resident, start, stop, np.ones(len(start), bool), None)
-    return np.bincount(union.row, weights=union.length, minlength=sets)
+    runs, tile = schedule.runs, schedule.kv_tile
+    first, last = runs.indptr[[group.first_row, group.first_row + group.rows]]
+    read = runs.kind[first:last] != Kind.SKIPPED
+    sets = (runs.row[first:last][read] - group.first_row) // resident
+    start, stop = runs.start[first:last][read] // tile, -(-runs.stop[first:last][read] // tile)
+    tiles: Ints = _different(sets, start, stop, ceil(group.rows / resident), int(stop.max(initial=0)))
+    return tiles
+
+
+@njit(cache=True)
+def _different(sets: Any, start: Any, stop: Any, count: int, end: int) -> Any:
+    """Whole numbers in the intervals of each set, each counted once; intervals in the order of their sets."""
+    found, edges = np.zeros(count, np.int64), np.zeros(end + 1, np.int64)
+    at = 0
+    for own in range(count):
+        edges[:] = 0
+        while at < len(sets) and sets[at] == own:
+            edges[start[at]] += 1
+            edges[stop[at]] -= 1
+            at += 1
+        open_ = 0
+        for number in range(end):
+            open_ += edges[number]
+            found[own] += open_ > 0
+    return found
 
 
 def l2_seconds(spec: GpuSpec, bytes_: float, hz: float) -> float:

@@ -17,6 +17,7 @@ system     published methods (systems/*.toml): family, parameters, kernels besid
 expressions  formulas of bytes, FLOPs and launches in these files
 ops        what each kernel of a plan has to do
 plan       Plan: the ops that a call really runs
+remembered  schedules that were drawn at random, kept for the next kernel or GPU
 pattern    patterns by name: a system with parameters
 related    published attention that runs as another entry does (related.toml)
 qk         real queries and keys from a file

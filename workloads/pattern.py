@@ -15,6 +15,7 @@ from .ops import Plan
 from .plan import TilingOf, build_plan
 from .problem import AttentionProblem
 from .related import system_of
+from .remembered import drawn
 from .schedule import TileSchedule
 
 
@@ -96,8 +97,7 @@ class Pattern:
     @property
     def random(self) -> bool:
         """Whether any of its families draws at random: has a seed, and no file of Q and K."""
-        families = (self.family, *self.parts)
-        return any("seed" in family.__struct_fields__ and not getattr(family, "qk", "") for family in families)
+        return any(map(drawn, (self.family, *self.parts)))
 
     def with_seed(self, seed: int) -> Pattern:
         """The same pattern, drawn anew."""

@@ -18,6 +18,7 @@ from .kv_major import by_keys
 from .layout import Tiling, TokenLayout
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .problem import AttentionProblem
+from .remembered import remembered
 from .schedule import Kind, TileSchedule
 from .system import Side, System
 
@@ -258,11 +259,12 @@ def _all_heads(family: Family, layout: TokenLayout, problem: AttentionProblem, t
         q, kv = max(tiling.q_rows, tiling.block), max(tiling.kv_rows, tiling.block)
         blocks = msgspec.structs.replace(tiling, q=(q,), kv=(kv,), block=0)
         return _all_heads(family, layout, problem, blocks).retile(tiling.q_rows, tiling.kv_rows)
-    by_heads = getattr(family, "schedule_heads", None)
+    heads, by_heads = _head_tiles(problem, tiling), getattr(family, "schedule_heads", None)
     if by_heads is None:
-        return _with_heads(family.schedule(layout, tiling), problem, tiling)
-    schedule: TileSchedule = by_heads(layout, tiling, _head_tiles(problem, tiling))
-    return schedule.with_copies(problem.batch)
+        one = remembered((family, layout, tiling), lambda: family.schedule(layout, tiling))
+        return one.with_copies(problem.batch * heads)
+    item = remembered((family, layout, tiling, heads), lambda: by_heads(layout, tiling, heads))
+    return item.with_copies(problem.batch)
 
 
 def _with_heads(schedule: TileSchedule, problem: AttentionProblem, tiling: Tiling) -> TileSchedule:

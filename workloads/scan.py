@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .runs import Runs, paint
+from .runs import Runs
 from .schedule import Kind, TileSchedule
+
+Ints = NDArray[Any]
 
 
 def scanned(schedule: TileSchedule) -> TileSchedule:
@@ -26,13 +30,19 @@ def scanned(schedule: TileSchedule) -> TileSchedule:
     runs, tile = schedule.runs, schedule.kv_tile
     if not schedule.aligned or not len(runs.row):
         return schedule
-    every = np.ones(len(runs.row), bool)
-    seen = paint(runs.rows, runs.row, runs.start // tile * tile, -(-runs.stop // tile) * tile, every, None)
-    before = np.where(np.r_[True, seen.row[1:] != seen.row[:-1]], 0, np.r_[0, seen.stop[:-1]])
-    gap = seen.start > before
-    row = np.r_[runs.row, seen.row[gap]]
-    start = np.r_[runs.start, before[gap]]
-    length = np.r_[runs.length, (seen.start - before)[gap]]
-    kind = np.r_[runs.kind, np.full(int(gap.sum()), Kind.SKIPPED, np.uint8)].astype(np.uint8)
-    order = np.lexsort((start, row))
-    return replace(schedule, runs=Runs(row[order], start[order], length[order], kind[order], runs.rows))
+    start, stop = runs.start // tile * tile, -(-runs.stop // tile) * tile
+    before = np.where(np.r_[True, runs.row[1:] != runs.row[:-1]], 0, np.r_[0, stop[:-1]])
+    gap = start > before
+    # Each gap comes before the run behind it.
+    at = np.arange(len(gap)) + np.cumsum(gap)
+
+    def merged(of_runs: Ints, of_gaps: Ints | int) -> Ints:
+        both = np.empty(len(gap) + int(gap.sum()), of_runs.dtype)
+        both[at], both[at[gap] - 1] = of_runs, of_gaps
+        return both
+
+    row, kind = merged(runs.row, runs.row[gap]), merged(runs.kind, int(Kind.SKIPPED))
+    return replace(
+        schedule,
+        runs=Runs(row, merged(runs.start, before[gap]), merged(runs.length, (start - before)[gap]), kind, runs.rows),
+    )

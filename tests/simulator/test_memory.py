@@ -166,3 +166,15 @@ def test_kernels_that_find_every_value_are_counted_by_architecture():
         assert more == pytest.approx(instructions * 2**20 / issue)
     with pytest.raises(UserError, match=r"were not counted on gfx942, only on sm80, .*"):
         memory_op_seconds(gpus.load("mi300x"), op, None)
+
+
+@pytest.mark.parametrize("resident", [1, 3, 8])
+@pytest.mark.parametrize("pattern", ["causal", "streaming_llm", "bigbird", "longformer"])
+def test_tiles_of_rows_in_step_are_counted_once(pattern, resident):
+    found = schedule(pattern, seq_q=2048, q_tile=128, kv_tile=64, **PARAMS.get(pattern, {}))
+    (mask,) = found.to_mask()
+    sets = [mask[i : i + resident].any(0).sum() for i in range(0, len(mask), resident)]
+    assert memory._tiles_in_step(found, found.groups[0], resident).tolist() == sets
+
+
+PARAMS = {"streaming_llm": {"window": 300, "sinks": 70}, "longformer": {"window": (90, 90)}}
