@@ -41,8 +41,8 @@ def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float) 
     Notes
     -----
     Power is averaged and limited by a controller that takes some time to act: until then the clock is the highest one, whatever
-    the load is, and from then on the settled one. Of a kernel of 4 ms even the last of nine runs is over before it acts, of one of
-    12 ms all that are timed come after it.
+    the load is, and from then on the settled one. Of a kernel of 4 ms even the last of nine runs is over before it acts, of one
+    of 12 ms all that are timed come after it.
 
     Examples
     --------

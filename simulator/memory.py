@@ -173,8 +173,8 @@ def _waiting_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
 
 
 CTAS_PER_CLK = 1
-"""CTAs that a GPU launches a clock, over all its SMs. Not published: calls of vLLM on a B300 that differ in their query heads only
-leave 0.51 ns a CTA of 64 threads and 0.61 of 128, where a clock is 0.49."""
+"""CTAs that a GPU launches a clock, over all its SMs. Not published: calls of vLLM on a B300 that differ in their query heads
+only leave 0.51 ns a CTA of 64 threads and 0.61 of 128, where a clock is 0.49."""
 
 
 def _dram_over_l2(spec: GpuSpec) -> float:
