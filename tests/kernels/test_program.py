@@ -410,6 +410,16 @@ def test_halves_of_a_head_are_one_head():
     assert [o.name for o in program.ops if o.needs_q] == ["qka", "qkb"]
 
 
+def test_the_output_of_a_wide_head_is_corrected_before_it_is_added_to():
+    """The scores run ahead, so that nothing but a wait keeps the correction behind the product of the tile before."""
+    ops = built(kernels.load("trtllm_gen"), "b200", d=256, stages=1, template="tcgen05_halves").ops
+    number = {o.name: i for i, o in enumerate(ops)}
+    corrected = ops[number["rescale"]]
+    assert {(e.op, e.distance) for e in corrected.after} == {(number["max"], 0), (number["pvb"], 1)}
+    assert corrected.role != ops[number["exp"]].role
+    assert (number["rescale"], 0) in {(e.op, e.distance) for e in ops[number["pva"]].after}
+
+
 def test_side_by_side_and_one_after_the_other():
     """`parallel`: as long as the busiest unit. `then`: what comes after the result counts for the role, not for who waits."""
     serial = form({"name": "w", "ops": [op("softmax", work=["max", "exp", "sum"])]})
