@@ -308,8 +308,8 @@ def _run(
                 launched += 1
                 ready[sm, slot * wide + starts] = prologue
                 soonest[leaf + U(sm)] = prologue << bits | sm
-    for node in range((1 << bits) - 1, 0, -1):
-        soonest[node] = min(soonest[2 * node], soonest[2 * node + 1])
+    for above in range((1 << bits) - 1, 0, -1):
+        soonest[above] = min(soonest[2 * above], soonest[2 * above + 1])
 
     while soonest[1] < FAR << bits:
         sm = soonest[1] & ((1 << bits) - 1)

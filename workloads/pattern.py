@@ -55,7 +55,7 @@ class Pattern:
             if parameter in given:
                 raise UserError(f"pattern {self.system.name}: {parameter} is always {self.system.params[parameter]}")
         kind = family_type(self.system.family)
-        required = {*self.system.required, *_required(kind)}
+        required = {*self.system.required, *_required(self.system.family)}
         if "qk" in given and "qk" not in kind.__struct_fields__:
             raise UserError(f"pattern {self.system.name} does not choose by Q and K: it takes no file of them")
         defaults = dict(self.system.params)
@@ -127,8 +127,8 @@ class Pattern:
 
 
 @cache
-def _required(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in msgspec.structs.fields(kind) if field.required)
+def _required(family: str) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(family_type(family)) if field.required)
 
 
 def _family(kind: type[Any], params: Document, seed: int, what: str) -> Family:
