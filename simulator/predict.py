@@ -233,7 +233,10 @@ def simulate(
             times.append(time)
             launches = min(op.launches, op.schedule.copies)
             latency_ms = time.stages["launch"] * 1e3
-            runs.append(KernelRun(op=op.name, kernel=choice.profile.name, launches=launches, latency_ms=latency_ms))
+            width = (problem.head_dim, problem.head_dim_v, problem.element_bytes)
+            ctas = choice.profile.ctas_per_sm(choice.spec, choice.tile, *width)
+            name = choice.profile.name
+            runs.append(KernelRun(op=op.name, kernel=name, launches=launches, latency_ms=latency_ms, ctas_per_sm=ctas))
             copies = packing_copies(choice.profile, problem, choice.tiling.pack)
             if copies is not None:
                 # What they find in L2 is what the call and its copies leave there.

@@ -65,12 +65,13 @@ class Traffic(_Part, frozen=True):
 
 
 class KernelRun(_Part, frozen=True):
-    """One attention kernel of the call, in all its launches."""
+    """One attention kernel of the call, in all its launches; `ctas_per_sm` of its CTAs share an SM."""
 
     op: str
     kernel: str
     launches: int
     latency_ms: float
+    ctas_per_sm: int
 
 
 class SideOp(_Part, frozen=True):

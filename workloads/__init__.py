@@ -4,6 +4,7 @@ problem    AttentionProblem: shapes and types of one call
 layout     TokenLayout: the grid behind a sequence; Tiling: how a kernel cuts it
 orders     token orders: permutations of a grid; reorder: what they make of a schedule
 runs       runs of keys, and the sweep that makes them disjoint
+counting   visits of each row, by kind
 schedule   TileSchedule: the work that one attention kernel is handed
 families/  parametric generators of schedules
 blocks     schedules from lists of kept blocks, for any tile; heads: heads that differ, as one schedule

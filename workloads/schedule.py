@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..facts import UserError
+from .counting import count_visits
 from .runs import Runs, paint
 
 Ints = NDArray[np.int64]
@@ -149,6 +150,8 @@ class TileSchedule:
     def counts(self) -> Counts:
         """Visits of each row, by kind."""
         runs = self.runs
+        if self.aligned:
+            return Counts(*count_visits(runs.row, runs.start, runs.length, runs.kind, len(self.row_live), self.kv_tile))
         return Counts(
             visited=self._tiles(runs.kind <= Kind.GATHER),
             full=self._covered_tiles(),
@@ -158,32 +161,25 @@ class TileSchedule:
         )
 
     def _tiles(self, chosen: Bools) -> Ints:
-        """Tiles touched by the chosen runs of each row."""
+        """Tiles touched by the chosen runs of each row, cut from the start of each span of them."""
         runs, tile, rows = self.runs, self.kv_tile, len(self.row_live)
         if not chosen.any():
             return np.zeros(rows, np.int64)
         row, start, stop = runs.row[chosen], runs.start[chosen], runs.stop[chosen]
-        if not self.aligned:
-            begins, spans = _spans(row, start, stop)
-            last_of_span = np.append(begins[1:], len(row)) - 1
-            lengths = stop[last_of_span] - spans[begins]
-            return np.bincount(row[begins], weights=-(-lengths // tile), minlength=rows).astype(np.int64)
-        first, last = start // tile, -(-stop // tile)
-        shared = np.zeros(len(row), np.int64)
-        shared[1:] = (row[1:] == row[:-1]) & (first[1:] < last[:-1])
-        return np.bincount(row, weights=last - first - shared, minlength=rows).astype(np.int64)
+        begins, spans = _spans(row, start, stop)
+        last_of_span = np.append(begins[1:], len(row)) - 1
+        lengths = stop[last_of_span] - spans[begins]
+        return np.bincount(row[begins], weights=-(-lengths // tile), minlength=rows).astype(np.int64)
 
     def _covered_tiles(self) -> Ints:
-        """Tiles that lie wholly in FULL runs of each row."""
+        """Tiles, cut likewise, that lie wholly in FULL runs of each row."""
         runs, tile, rows = self.runs, self.kv_tile, len(self.row_live)
         full = runs.kind == Kind.FULL
         if not full.any():
             return np.zeros(rows, np.int64)
         row, start, stop = runs.row[full], runs.start[full], runs.stop[full]
-        if not self.aligned:
-            origin = _spans(runs.row, runs.start, runs.stop)[1][full]
-            start, stop = start - origin, stop - origin
-        covered = np.maximum(stop // tile - -(-start // tile), 0)
+        origin = _spans(runs.row, runs.start, runs.stop)[1][full]
+        covered = np.maximum((stop - origin) // tile - -(-(start - origin) // tile), 0)
         return np.bincount(row, weights=covered, minlength=rows).astype(np.int64)
 
     def total(self, per_row: Ints) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +42,7 @@ MOST_ROWS = 40
 @click.option("--optimize", metavar="COLUMN", help="Search for the best latency_ms, speedup, tflops or side_ms.")
 @click.option("--trials", type=int, metavar="N", help="Points of the search.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False), metavar="FILE", help="Write .parquet, .csv, .json or .html.")
+@click.option("--picture", type=click.Path(dir_okay=False), metavar="FILE", help="Draw the times as .html or .png.")
 @click.option("--jobs", type=int, metavar="N", help="Processes; by default one for every few hundred points, at most one a core.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler whose workers predict: tcp://HOST:PORT.")
 @row_formats
@@ -57,6 +59,7 @@ def sweep(
     optimize: str | None,
     trials: int | None,
     output: str | None,
+    picture: str | None,
     jobs: int | None,
     scheduler: str | None,
     form: Form,
@@ -69,7 +72,7 @@ def sweep(
 
     \b
     simattn sweep --hw h100,b200 --pattern gna --grid 128x128 --set window=32x32 --vary stride=1,4,8,16 --vary q_heads=8,24
-    simattn sweep --hw h100 --mask my_mask.npy --seq-q 4096 --block 32,64,128,256
+    simattn sweep --hw h100 --mask my_mask.npy --seq-q 4096 --block 32,64,128,256 --picture blocks.html
     simattn sweep --hw h100 --pattern sliding_window --vary window=256..8192:log --vary seq_q=8192..65536 --random 1000 -o w.csv
     simattn sweep --hw b200 --pattern radial --vary decay=0.5..2 --optimize speedup --trials 100 -o radial.parquet
     simattn sweep my_sweep.toml --scheduler tcp://10.0.0.1:8786 -o out.parquet
@@ -77,6 +80,10 @@ def sweep(
     from ..facts import UserError
     from ..sweeps import sweep as run
 
+    if picture is not None:
+        from ..plots import check
+
+        check(Path(picture), "--picture")
     given = _given(options)
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -106,6 +113,12 @@ def sweep(
         click.echo(f"simattn: {len(answer.rows):,} rows in {output}{failed}", err=True)
     if answer.rows and answer.failed == len(answer.rows):
         raise UserError(f"no point has an answer: {answer.rows[0]['error']}")
+    if picture is not None:
+        from ..plots import save
+        from ..plots.sweep import sweep_figure
+
+        save(sweep_figure(answer), Path(picture))
+        click.echo(f"simattn: wrote {picture}", err=True)
     _print(answer, form)
 
 
@@ -167,7 +180,18 @@ def _print(answer: Sweep, form: Form) -> None:
         click.echo(f"{n:,} without an answer: {error}")
 
 
-SHOWN = ("latency_ms", "dense_ms", "speedup", "density_tiles", "tiles_visited", "tiles_full", "tiles_partial", "limiter")
+TILES = ("tiles_visited", "tiles_full", "tiles_partial")
+SHOWN = (
+    "latency_ms",
+    "dense_ms",
+    "speedup",
+    "density_tiles",
+    "tiles_visited",
+    "tiles_full",
+    "tiles_partial",
+    "ctas_per_sm",
+    "limiter",
+)
 TITLES = {
     "latency_ms": "ms",
     "dense_ms": "dense ms",
@@ -175,6 +199,7 @@ TITLES = {
     "tiles_visited": "visited",
     "tiles_full": "full",
     "tiles_partial": "partial",
+    "ctas_per_sm": "CTAs\nan SM",
     "gpu": "GPU",
 }
 

@@ -9,6 +9,7 @@ pareto      what a search for configurations found
 validation  predictions against measured runs
 offload     decoding against the hit rate
 breakeven   a pattern and dense attention over the length
+sweep       times of a sweep over what varies
 page        figures as a page that needs no network, or as a still picture
 still       a figure drawn without a browser
 

@@ -70,10 +70,10 @@ def save(figure: Any, path: Path) -> None:
         path.write_text(as_page(figure.layout.title.text, [figure]), encoding="utf-8")
 
 
-def check(path: Path) -> None:
+def check(path: Path, option: str = "--output") -> None:
     """Refuse a file that cannot be written, before anything is simulated for it."""
     if path.suffix not in FORMATS:
-        raise UserError(f"--output must end in one of {', '.join(FORMATS)}, got {path}")
+        raise UserError(f"{option} must end in one of {', '.join(FORMATS)}, got {path}")
     if not path.absolute().parent.is_dir():
         raise UserError(f"no such folder: {path.parent}")
 

@@ -67,6 +67,7 @@ COLUMNS = (
     Column("q_tiles", "int", "tiles", lambda p: p.tiles.q_tiles),
     Column("q_tile", "text", "tokens", lambda p: p.q_tile),
     Column("kv_tile", "text", "tokens", lambda p: p.kv_tile),
+    Column("ctas_per_sm", "int", "CTAs", lambda p: p.attention[0].ctas_per_sm),
     Column("side_ms", "float", "ms", lambda p: sum(op.latency_ms for op in p.side)),
     *(_stage(i, name) for i, name in enumerate(STAGES[:-1])),
     Column("limiter", "text", of=lambda p: p.limiter),

@@ -17,6 +17,7 @@ from simattn.simulator.offload import offload
 from simattn.validation import Row
 from simattn.workloads import schedule
 
+import simattn
 from simattn import UserError, plots
 from simattn.explain import explain
 from simattn.optimize import optimize
@@ -27,6 +28,7 @@ from simattn.plots.offload import offload_figure
 from simattn.plots.pareto import pareto_figure
 from simattn.plots.roofline import roofline_figure
 from simattn.plots.still import draw
+from simattn.plots.sweep import sweep_figure
 from simattn.plots.validation import errors_figure, groups_figure, times_figure, validation_page
 from simattn.plots.waterfall import both_waterfalls_figure, waterfall_figure
 from simattn.roofline import roofline
@@ -298,3 +300,18 @@ def test_what_is_missing_is_said(monkeypatch, figures, module, work):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=rf"need {module}.*: pip install 'simattn\[viz\]'"):
         work(figures["blocks"])
+
+
+def test_sweeps_are_drawn_over_what_varies_first():
+    fields = {"patterns": "sliding_window", "options": {"seq_q": 2048, "q_heads": 4, "kv_heads": 4}}
+    made = simattn.sweep(hw=["h100", "b200"], vary={"window": [512, 128]}, jobs=1, **fields)
+    drawn = sweep_figure(made)
+    curve = {trace.name: trace for trace in drawn.data}
+    assert set(curve) == {"gpu b200_sxm", "gpu h100_sxm"}
+    assert list(drawn.layout.xaxis.ticktext) == ["128", "512"]
+    times = {row["window"]: row["latency_ms"] for row in made.rows if row["gpu"] == "h100_sxm"}
+    assert dict(zip(curve["gpu h100_sxm"].x, curve["gpu h100_sxm"].y, strict=True)) == {0: times[128], 1: times[512]}
+    alone = sweep_figure(simattn.sweep(hw="h100", vary={"window": [512, 128]}, jobs=1, **fields))
+    assert [trace.name for trace in alone.data] == ["time", "dense"]
+    with pytest.raises(UserError, match="needs a name that varies"):
+        sweep_figure(simattn.sweep(hw="h100", vary={"window": [512]}, jobs=1, **fields))

@@ -13,6 +13,7 @@ import time
 import click
 import pyarrow.parquet as pq
 import pytest
+from simattn.kernels import kernels
 
 import simattn
 from simattn import UserError
@@ -226,6 +227,15 @@ def test_blocks_of_a_mask(tmp_path):
         assert (row["q_tile"], row["kv_tile"]) == (str(b), str(b))
 
 
+def test_rows_say_how_many_ctas_share_an_sm():
+    asked = {"seq_q": 4096, "head_dim": 64}
+    made = simattn.sweep(patterns="causal", hw=["a100", "h100"], kernels=["fa2"], options=asked)
+    for row in made.rows:
+        spec, kernel = simattn.load_gpu(row["gpu"]), kernels.load("fa2")
+        tile = next(tile for tile in kernel.tiles if (str(*tile.q), str(*tile.kv)) == (row["q_tile"], row["kv_tile"]))
+        assert row["ctas_per_sm"] == kernel.ctas_per_sm(spec, tile, 64, 64, 2) > 1
+
+
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
@@ -398,6 +408,10 @@ def test_on_the_command_line(tmp_path):
         repr(row["latency_ms"]) for row in rows
     ]
     assert run(*SHORT, "--html").stdout.startswith("<!doctype html>")
+    drawn = run(*SHORT, "--picture", tmp_path / "sweep.html", "--json")
+    assert json.loads(drawn.stdout) == rows
+    assert "time, ms" in (tmp_path / "sweep.html").read_text()
+    assert "--picture must end in one of" in run(*SHORT, "--picture", "sweep.gif").stderr
     file = tmp_path / "sweep.toml"
     file.write_text('patterns = ["sliding_window"]\n[vary]\nwindow = [64, 128]\n[options]\nseq_q = 1024\nkv_heads = 8\n')
     assert json.loads(run("sweep", file, "--hw", "h100", "--kv-heads", 4, "--json").stdout) == rows
