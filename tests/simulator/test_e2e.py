@@ -50,7 +50,7 @@ def test_end_to_end_speedup_of_radial_attention(model: str, options: dict, publi
     [((1, 1), 0, 1.65), ((1, 1), 9, 1.37), ((16, 1), 0, 1.72), ((16, 1), 9, 1.40), ((16, 16), 0, 1.82), ((16, 16), 9, 1.45)],
 )
 def test_end_to_end_speedup_of_gna_on_flux(stride: tuple[int, int], dense_steps: int, published: float) -> None:
-    """With the share of attention that arXiv 2504.16922 states for the dense run, by cuDNN (of April 2025, before 9.13): 51.8 %."""
+    """With the share of attention that arXiv 2504.16922 states for the dense run, by cuDNN (before 9.13): 51.8 %."""
     found = e2e(
         "flux-dev-4k",
         "gna",
