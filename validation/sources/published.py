@@ -27,7 +27,7 @@ def _labels() -> dict[str, Any]:
 
 def kernel_for(label: str, arch: str, table: str = "") -> str | None:
     """The profile behind a table's kernel label, or a profile of that very name; None where none describes the kernel."""
-    own = next((v["profiles"] for v in _labels()["versions"] if table.startswith(tuple(v["tables"]))), {})
+    own: dict[str, Any] = next((v["profiles"] for v in _labels()["versions"] if table.startswith(tuple(v["tables"]))), {})
     profile = own.get(label, {}).get(arch) or _labels()["profiles"].get(label, {}).get(arch)
     if profile is None and label in kernels.names():
         return label
@@ -67,5 +67,5 @@ def timed_as(table: str) -> Timed:
 
 def _repeats(table: str) -> Repeats:
     """Calls that are made back to back around those that a table is of."""
-    found = next((own for own in _labels()["repeats"] if table.startswith(tuple(own["tables"]))), {})
+    found: dict[str, Any] = next((own for own in _labels()["repeats"] if table.startswith(tuple(own["tables"]))), {})
     return Repeats(**{name: found[name] for name in Repeats._fields if name in found})
