@@ -151,8 +151,6 @@ class Recording(NamedTuple):
     sm: SmPipeline
     outcome: Outcome
     hz: float
-    kinds: frozenset[int]
-    """Kinds of visits that occur, by their place in `KINDS`."""
 
 
 def record(
@@ -170,8 +168,7 @@ def record(
     Other parameters as in `attention_time`.
     """
     call = _call(spec, choice, schedule, problem, setting)
-    occurring = frozenset(kind for kind, n in enumerate(call.visits) if n)
-    return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz, occurring)
+    return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz)
 
 
 def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting) -> _Call:
