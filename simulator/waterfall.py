@@ -269,8 +269,8 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        # Where DRAM is all that counts, a part of a few waves says nothing about the whole.
-        few = visits <= 8 * PART_VISITS and floors["dram"] > busy
+        # Where DRAM is all that counts, or where CTAs stay in step, a part of a few waves says little about the whole.
+        few = visits <= (8 if floors["dram"] > busy else 0 if alone else 3) * PART_VISITS
         part = 1.0 if few else min(1.0, PART_VISITS / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
         groups = tuple(g._replace(copies=min(n, g.copies)) for g, n in zip(self.schedule.groups, copies, strict=True))
