@@ -93,6 +93,8 @@ class Timing(_Table, frozen=True):
     """From one role's signal to another one's wake-up."""
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
+    page_cycles: Cycles = 0.0
+    """Of an iteration, in which warps find where their keys lie, where these are paged."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
     """Bytes a clock at which a CTA gathers Q (but see `tma_packs`) and scatters O; 0 where they move as fast as K and V."""
 

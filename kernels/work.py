@@ -21,7 +21,7 @@ one whose keys lie scattered in memory."""
 
 Work = Literal[
     "load_k", "load_v", "qk", "pv", "mask", "max", "scale", "exp", "sum", "convert", "rescale",
-    "q_read", "k_write", "v_write", "scores_read", "probabilities_write", "p_to_smem", "barrier",
+    "q_read", "scores_read", "probabilities_write", "p_to_smem", "barrier",
     # By halves of the head width.
     "load_k_half", "load_v_half", "qk_half", "pv_half",
     # Half of the keys of a tile, kept in fewer bits: fetched, brought to the type of the product by eighths of its columns, and
@@ -138,7 +138,7 @@ LOADS: dict[str, Literal["k", "v"]] = {
 """Which of the two tiles of a visit a work item fetches."""
 
 _SCORES_ONLY = {"load_k", "load_k_half", "load_q", "load_half", "dequantize_eighth", "receive_half"}
-_SCORES_ONLY |= {"load_rows_half", "q_read", "k_write", "qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
+_SCORES_ONLY |= {"load_rows_half", "q_read", "qk", "qk_half", "kq", "mask", "max", "scores_read", "barrier"}
 
 
 def _runs(work: str, kind: Kind) -> bool:
@@ -253,8 +253,8 @@ def _unpack(share: Share, width: int) -> Cost:
 
 
 def _iteration(share: Share) -> float:
-    cycles = share.profile.timing.iteration_cycles
-    return cycles.get(share.spec.arch, cycles.get("other", 0.0))
+    timing = share.profile.timing
+    return timing.iteration_cycles.get(share.spec.arch, timing.iteration_cycles.get("other", 0.0)) + timing.page_cycles
 
 
 _WORK: dict[str, Callable[[Share], Cost]] = {
@@ -273,8 +273,6 @@ _WORK: dict[str, Callable[[Share], Cost]] = {
     "probabilities_write": lambda s: _tmem(s, 0.0, s.element_bytes * s.scores),
     "p_to_smem": lambda s: _smem(s, s.element_bytes * s.scores),
     "q_read": lambda s: _smem(s, s.rows * s.d * s.element_bytes),
-    "k_write": lambda s: _smem(s, s.keys * s.d * s.element_bytes),
-    "v_write": lambda s: _smem(s, s.keys * s.d_v * s.element_bytes),
     "barrier": lambda s: Cost({}, latency=_iteration(s)),
     "load_k_half": lambda s: Cost({}, load_bytes=s.keys * s.d * s.element_bytes // 2),
     "load_v_half": lambda s: Cost({}, load_bytes=s.keys * s.d_v * s.element_bytes // 2),

@@ -21,6 +21,9 @@ from ..kernels import KINDS, UNITS, LoopProgram
 TICKS = 64
 """Ticks of a cycle."""
 
+QUEUE = 64
+"""Transfers of one CTA that may be under way: its buffers bound them, since what it stores and loads passes in order."""
+
 FAR = np.int64(2**50)
 """Never: hours of a GPU's time. The bits above leave room for the number of an SM beside a time."""
 
@@ -125,6 +128,8 @@ class Memory(NamedTuple):
     """CTAs that share one read of K and V from L2."""
     streams: int
     """Whether Q comes from DRAM and O goes there; otherwise they stay in L2."""
+    fills: float = 0.0
+    """Share of the port of shared memory that a transfer takes from warps in step, which read their factors through it."""
 
 
 def fixed(bytes_per_cycle: float) -> int:
@@ -159,7 +164,7 @@ class Outcome(NamedTuple):
     dram_bytes: int
     l2_bytes: int
     events: NDArray[np.int64]
-    """Recorded ops: SM, slot, op, tile, start, length."""
+    """Recorded ops: SM, slot, op, tile, start, length, kind of visit."""
 
 
 def run(
@@ -173,6 +178,7 @@ def run(
     tiles: int,
     warm: int = 0,
     persistent: bool = False,
+    stagger: float = 0.0,
     record: int = 0,
     record_sms: int = 1,
 ) -> Outcome:
@@ -190,17 +196,30 @@ def run(
         Tiles that L2 holds at the start: the last ones.
     persistent : bool
         A CTA goes on to the next one by itself: loads run ahead into it, and its output is left to be stored.
+    stagger : float
+        Cycles by which each of the first CTAs on an SM starts after the one before it.
     record, record_sms : int
         Ops to record at most, and SMs of which. Recording changes no result.
     """
-    events = np.empty((record, 6), np.int64)
+    events = np.empty((record, 7), np.int64)
     held = min(warm * code.pieces, memory.capacity)
     # Calls that differ in batch or heads alone have the same part simulated.
-    key = b"" if record else _key(code, work, memory, (sms, slots, prologue, tiles, warm, persistent))
+    key = b"" if record else _key(code, work, memory, (sms, slots, prologue, tiles, warm, persistent, stagger))
     if key in _outcomes:
         return _outcomes[key]
     end, dram_bytes, l2_bytes, recorded = _run(
-        code, work, memory, sms, slots, round(prologue * TICKS), tiles * code.pieces, held, persistent, events, record_sms
+        code,
+        work,
+        memory,
+        sms,
+        slots,
+        round(prologue * TICKS),
+        tiles * code.pieces,
+        held,
+        persistent,
+        round(stagger * TICKS),
+        events,
+        record_sms,
     )
     if end == FAR:
         raise RuntimeError("the loop program waits for itself")
@@ -240,7 +259,7 @@ def _busy(code: Code, work: Work) -> Ints:
 @njit(cache=True, error_model="numpy")
 def _run(
     code: Any, work: Any, memory: Any, sms: int, slots: int, prologue: int, tiles: int, warm: int,
-    persistent: bool, events: Any, record_sms: int,
+    persistent: bool, stagger: int, events: Any, record_sms: int,
 ) -> Any:  # fmt: skip
     # One long function, and fields taken out of their tuples once: every array that is passed or read from a tuple in the loop
     # has its references counted, which costs more than what the loop does with it.
@@ -250,12 +269,14 @@ def _run(
     row_keys, width = work.row_keys, work.width
     cta_row, cta_keys = work.cta_row, work.cta_keys
     port_rate, q_rate, o_rate, l2_rate, dram_rate = memory.port, memory.q, memory.o, memory.l2, memory.dram
-    multicast, streams = memory.multicast, memory.streams
+    multicast, fills, streams = memory.multicast, memory.fills, memory.streams
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
-    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends.
-    starts, ends, wide = roles, roles + 1, roles + 2
+    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where warps run in step,
+    # several CTAs to an SM, its units and its port are shared, and there is a third one: a transfer that has passed the port.
+    shared = roles == 1 and slots > 1 and not persistent
+    starts, ends, carries, wide = roles, roles + 1, roles + 2, roles + 2 + shared
     slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
     # Roles that read Q also hand the output over, before they go on to another CTA.
     query_ops, hands_over = 0, np.zeros(roles, np.bool_)
@@ -276,6 +297,23 @@ def _run(
     finished = np.zeros(sms * slots * ops * ring, np.int64)
     issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
+    # Of the op that each slot is at, if any: its units, ticks left at full pace, pace, share of them in which it reads shared
+    # memory, and when it began.
+    needs = np.zeros((len(takes), ops), np.int64)
+    for unit in range(6):
+        needs |= (takes[:, :, unit] > 0).astype(np.int64) << unit
+    serving = np.zeros(sms * slots, np.int64)
+    left, pace = np.zeros(sms * slots), np.ones(sms * slots)
+    reads = np.zeros(sms * slots)
+    began = np.zeros(sms * slots, np.int64)
+    # Transfers that each slot has asked for, and those that have passed; of each in a ring: ticks left, whose it is, when L2
+    # and DRAM have sent it, the latency behind the port, and where it is recorded.
+    asked, passed = np.zeros(sms * slots, np.int64), np.zeros(sms * slots, np.int64)
+    to_pass = np.zeros((sms * slots, QUEUE))
+    target, sent = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
+    behind_port, noted = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
+    portion = np.ones(sms)
+    settled = np.zeros(sms, np.int64)
     # When each source of events of an SM has its next one.
     ready = np.full((sms, slots * wide), FAR, np.int64)
     port_free = np.zeros(sms, np.int64)
@@ -306,7 +344,7 @@ def _run(
                 cta[2 * resident, WHICH] = launched
                 opened[resident] = 1
                 launched += 1
-                ready[sm, slot * wide + starts] = prologue
+                ready[sm, slot * wide + starts] = prologue + slot * stagger
                 soonest[leaf + U(sm)] = prologue << bits | sm
     for above in range((1 << bits) - 1, 0, -1):
         soonest[above] = min(soonest[2 * above], soonest[2 * above + 1])
@@ -325,8 +363,19 @@ def _run(
                 break
             slot, role = slot_of[U(index)], role_of[U(index)]
             resident = sm * slots + slot
+            arrives, begins, completes, frees = shared and role == carries, False, False, False
+            if shared:
+                # Work that was done since the event before.
+                for other in range(sm * slots, sm * slots + slots):
+                    left[U(other)] -= (now - settled[U(sm)]) * pace[U(other)]
+                    if passed[U(other)] < asked[U(other)]:
+                        to_pass[U(other), U(passed[U(other)] % QUEUE)] -= (now - settled[U(sm)]) * portion[U(sm)]
+                settled[U(sm)] = now
             op, tile, kind, key = 0, 0, 0, np.int64(-1)
-            if role >= roles:
+            if arrives:
+                number = gone[U(resident)]
+                mine = 2 * resident + (number & 1)
+            elif role >= roles:
                 number = started[U(resident)] if role == starts else gone[U(resident)]
                 mine = 2 * resident + (number & 1)
                 amount = row_bytes[U(cta_row[U(cta[U(mine), WHICH])])]
@@ -337,6 +386,9 @@ def _run(
                 tile = at[U(own), ROUND] + op_table[U(op), AHEAD]
                 kind = visit_kind[U(cta[U(mine), FIRST] + tile)]
                 amount = cost[U(kind), U(op), BYTES]
+                if shared and not amount:
+                    completes = serving[U(resident)] > 0
+                    begins = not completes and needs[U(kind), U(op)] > 0
                 if amount:
                     here = visit_tile[U(cta[U(mine), FIRST] + tile)]
                     key = (cta_keys[U(cta[U(mine), WHICH])] + 2 * here) * pieces + op_table[U(op), PART]
@@ -346,13 +398,14 @@ def _run(
 
             # -- what other SMs see: bytes through the port, L2 and DRAM, one after the other ------------------------
             start, end = now, now
-            if amount or role >= roles:
+            if (amount or role >= roles) and not arrives:
                 if not granted:
                     due = now
                     break
                 granted = False
                 rate = port_rate if key >= 0 else q_rate if role == starts else o_rate
-                port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * rate >> BYTE_SHIFT)
+                if not shared:
+                    port_free[U(sm)] = max(port_free[U(sm)], now) + (amount * rate >> BYTE_SHIFT)
                 l2_free = max(l2_free, now) + (amount * (l2_rate if key < 0 else shared_rate) >> BYTE_SHIFT)
                 l2_bytes += amount if key < 0 else amount // multicast
                 end = max(l2_free, port_free[U(sm)]) + l2_latency + (cost[U(kind), U(op), LATENCY] if key >= 0 else 0)
@@ -378,16 +431,56 @@ def _run(
                         older[U(key)], newer[U(key)] = older[tiles], tiles
                         newer[U(older[U(key)])] = key
                         older[tiles] = key
+                if shared:
+                    spot = asked[U(resident)] % QUEUE
+                    to_pass[U(resident), U(spot)] = amount * rate >> BYTE_SHIFT
+                    sent[U(resident), U(spot)] = end
+                    behind_port[U(resident), U(spot)] = l2_latency + (cost[U(kind), U(op), LATENCY] if key >= 0 else 0)
+                    noted[U(resident), U(spot)] = recorded if recorded < len(events) and sm < record_sms and key >= 0 else -1
+                    target[U(resident), U(spot)] = -role if key < 0 else op * 2**32 + cta[U(mine), BASE] + tile
+                    asked[U(resident)] += 1
+                    end = now
 
             first_role, stop_role = role, role + 1
-            if role == starts:
+            if begins:
+                # -- an op begins: it shares its units with those of other CTAs -----------------------------------------
+                serving[U(resident)] = needs[U(kind), U(op)]
+                left[U(resident)] = cost[U(kind), U(op), LENGTH]
+                reads[U(resident)] = takes[U(kind), U(op), 4] / max(cost[U(kind), U(op), LENGTH], 1)
+                began[U(resident)] = now
+                first_role = stop_role = 0
+            elif arrives:
+                # -- a transfer ends ------------------------------------------------------------------------------------
+                spot = passed[U(resident)] % QUEUE
+                passed[U(resident)] += 1
+                ready[sm, index] = FAR
+                first_role = stop_role = 0
+                what = target[U(resident), U(spot)]
+                end = max(sent[U(resident), U(spot)], now + behind_port[U(resident), U(spot)])
+                if what == -ends:
+                    last = max(last, now)
+                    gone[resident] += 1
+                    ended += 1
+                    frees = True
+                else:
+                    cta[U(mine), END] = max(cta[U(mine), END], end)
+                    if what == -starts:
+                        cta[U(mine), Q_THERE] = end
+                    else:
+                        other, back = what >> 32, what & (2**32 - 1)
+                        finished[U((resident * ops + other) * ring + (back & (ring - 1)))] = end
+                        done[U(resident * ops + other)] = back + 1
+                        row = noted[U(resident), U(spot)]
+                        if row >= 0:
+                            events[row, 5] = end - events[row, 4]
+            elif role == starts:
                 # -- a CTA starts: Q is on its way, roles that are free may issue ------------------------------------
                 ready[sm, index] = FAR
                 row = cta_row[cta[mine, WHICH]]
                 cta[mine, FIRST] = row_first[row]
                 cta[mine, VISITS] = row_first[row + 1] - row_first[row]
                 cta[mine, RUNNING] = roles
-                cta[mine, Q_THERE] = end
+                cta[mine, Q_THERE] = FAR if shared else end
                 cta[mine, END] = end
                 cta[mine, BASE] = past[resident]
                 cta[mine, Q_READERS] = query_ops if cta[mine, VISITS] else 0
@@ -403,18 +496,24 @@ def _run(
             elif role == ends:
                 # -- a CTA ends: O is on its way ---------------------------------------------------------------------
                 ready[sm, index] = FAR
-                last = max(last, port_free[sm])
                 cta[mine, RUNNING] = 0
-                gone[resident] += 1
-                ended += 1
-                next_one = 2 * resident + (gone[resident] & 1)
-                if gone[resident] < started[resident] and cta[next_one, RUNNING] == 0:
-                    ready[sm, index] = max(cta[next_one, END], now)
+                if not shared:
+                    last = max(last, port_free[sm])
+                    gone[resident] += 1
+                    ended += 1
+                    frees = True
+                    next_one = 2 * resident + (gone[resident] & 1)
+                    if gone[resident] < started[resident] and cta[next_one, RUNNING] == 0:
+                        ready[sm, index] = max(cta[next_one, END], now)
                 first_role = stop_role = 0
             else:
                 # -- an op is issued ---------------------------------------------------------------------------------
                 if amount:
                     at[U(own), SOONEST] = now + cost[U(kind), U(op), LENGTH]
+                elif completes:
+                    start, end = began[U(resident)], now + cost[U(kind), U(op), LATENCY]
+                    serving[U(resident)] = 0
+                    at[U(own), SOONEST] = max(end, now)
                 else:
                     # All units, used or not: without a branch it is quicker than a list of those that are.
                     for unit in range(6):
@@ -430,12 +529,14 @@ def _run(
                 if recorded < len(events) and sm < record_sms:
                     events[recorded, 0], events[recorded, 1], events[recorded, 2] = sm, slot, op
                     events[recorded, 3], events[recorded, 4], events[recorded, 5] = tile, start, end - start
+                    events[recorded, 6] = kind
                     recorded += 1
-                place = (resident * ops + op) * ring + ((cta[U(mine), BASE] + tile) & (ring - 1))
-                finished[U(place)] = end
-                if op_table[U(op), ISSUE_MATTERS]:
-                    issued[U(place)] = start
-                done[U(resident * ops + op)] = cta[U(mine), BASE] + tile + 1
+                if not (shared and amount):
+                    place = (resident * ops + op) * ring + ((cta[U(mine), BASE] + tile) & (ring - 1))
+                    finished[U(place)] = end
+                    if op_table[U(op), ISSUE_MATTERS]:
+                        issued[U(place)] = start
+                    done[U(resident * ops + op)] = cta[U(mine), BASE] + tile + 1
                 cta[U(mine), END] = max(cta[U(mine), END], end)
                 if op_table[U(op), NEEDS_Q] and tile + 1 == cta[U(mine), VISITS]:
                     cta[U(mine), Q_READERS] -= 1
@@ -483,8 +584,8 @@ def _run(
                     if cta[U(its), Q_READERS] == 0 and number <= gone[U(resident)]:
                         ready[sm, slot * wide + starts] = max(now, cta[its, Q_READ])
                         opened[resident] += 1
-                elif role == ends:
-                    ready[sm, slot * wide + starts] = port_free[sm] + prologue
+                elif frees:
+                    ready[sm, slot * wide + starts] = max(port_free[sm], now) + prologue
                     opened[resident] += 1
                 if opened[U(resident)] == number + 2:
                     cta[2 * resident + (opened[resident] - 1 & 1), WHICH] = launched
@@ -492,6 +593,8 @@ def _run(
 
             # -- and when: of these roles, and of those that waited for this op --------------------------------------
             wake, wake_end = (0, 0) if role >= roles else (op_table[U(op), WAKES], op_table[U(op), WAKES_END])
+            if arrives:
+                first_role, stop_role = 0, roles
             r = first_role
             while r < stop_role or wake < wake_end:
                 if r < stop_role:
@@ -524,6 +627,27 @@ def _run(
                         noticed = (issued[U(place)] if after[U(edge), ON_ISSUE] else finished[U(place)]) + after[U(edge), WAIT]
                         when = max(when, noticed)
                 ready[U(sm), U(slot * wide + looked)] = when
+
+            # -- CTAs side by side: what of them needs the same unit, or the port, is served in turn ---------------------
+            if shared:
+                carried = 0
+                for other in range(sm * slots, sm * slots + slots):
+                    carried += passed[U(other)] < asked[U(other)]
+                portion[U(sm)] = 1.0 / max(carried, 1)
+                for own in range(slots):
+                    other = sm * slots + own
+                    if passed[U(other)] < asked[U(other)]:
+                        ticks = to_pass[U(other), U(passed[U(other)] % QUEUE)] * max(carried, 1)
+                        ready[U(sm), U(own * wide + carries)] = now + np.int64(np.ceil(max(ticks - 1e-6, 0.0)))
+                    if serving[U(other)]:
+                        rivals = 0
+                        for rival in range(sm * slots, sm * slots + slots):
+                            rivals += (serving[U(rival)] & serving[U(other)]) > 0
+                        # What arrives passes the port of shared memory through which warps read.
+                        slowed = reads[U(other)] / (1 - fills) if carried else 1.0
+                        pace[U(other)] = 1.0 / (rivals * max(slowed, 1.0))
+                        ticks = left[U(other)] / pace[U(other)]
+                        ready[U(sm), U(own * wide)] = now + np.int64(np.ceil(max(ticks - 1e-6, 0.0)))
 
         # -- SMs by their next event again ---------------------------------------------------------------------------
         node, sooner = leaf + U(sm), due << bits | sm

@@ -19,7 +19,7 @@ from ..workloads import Attention, TileSchedule
 from ..workloads.schedule import Group
 from .baseline import fastest_dense
 from .choice import KernelChoice
-from .machine import BYTES, LATENCY, LENGTH, STEALS, TICKS, Code
+from .machine import STEALS, TICKS, Code
 from .pipeline import SmPipeline
 from .predict import simulate
 from .question import Question
@@ -245,17 +245,14 @@ def _spans(recording: Recording, most: int) -> tuple[list[Span], int]:
     program, code = recording.sm.program, recording.sm.code
     rows = recording.outcome.events.tolist()
     visits = _visits_of(rows)
-    kinds = _kinds_of(code, rows, visits, recording.kinds)
     blocks = {op.role for op in program.ops if not (op.runs_on or op.loads)}
     lane_ends: defaultdict[Track, list[int]] = defaultdict(list)
-    tensor_free: defaultdict[int, int] = defaultdict(int)
+    unit_free: defaultdict[tuple[int, int], int] = defaultdict(int)
     uses = [[_uses(code, kind, op) for op in range(len(program.ops))] for kind in range(len(KINDS))]
     spans: list[Span] = []
-    for done, ((sm, slot, number, tile, start, length), visit) in enumerate(zip(rows, visits, strict=True)):
-        op, (kind, sure) = program.ops[number], kinds[visit]
-        about: dict[str, Any] = {"slot": slot, "cta": visit.cta, "visit": tile}
-        if sure:
-            about["kind"] = KINDS[kind]
+    for done, ((sm, slot, number, tile, start, length, kind), visit) in enumerate(zip(rows, visits, strict=True)):
+        op = program.ops[number]
+        about: dict[str, Any] = {"slot": slot, "cta": visit.cta, "visit": tile, "kind": KINDS[kind]}
         role = Track(sm, slot + 1, op.role, 0)
         if op.runs_on or op.loads:
             ends = lane_ends[role]
@@ -266,12 +263,13 @@ def _spans(recording: Recording, most: int) -> tuple[list[Span], int]:
         own = [Span(role, name, category, start, length, about)]
         units, lost = uses[kind][number]
         for unit, ticks in units:
-            own.append(Span(Track(sm, 0, unit, 0), op.name, "unit", start, ticks, about))
-            if unit == TENSOR:
-                tensor_free[sm] = start + ticks
+            # What CTAs side by side share is shown as if it were done one after the other.
+            begin = max(unit_free[sm, unit], start)
+            unit_free[sm, unit] = begin + ticks
+            own.append(Span(Track(sm, 0, unit, 0), op.name, "unit", begin, ticks, about))
         if lost:
-            begin = max(tensor_free[sm], start)
-            tensor_free[sm] = begin + lost
+            begin = max(unit_free[sm, TENSOR], start)
+            unit_free[sm, TENSOR] = begin + lost
             own.append(Span(Track(sm, 0, TENSOR, 0), f"lost to {op.name}", "lost", begin, lost, about))
         if len(spans) + len(own) > most:
             return spans, done
@@ -289,23 +287,7 @@ def _visits_of(rows: list[list[int]]) -> list[_Visit]:
     """The visit of each recorded op. Every op of a CTA starts with the CTA's first visit."""
     ctas: defaultdict[tuple[int, int, int], int] = defaultdict(lambda: -1)
     found = []
-    for sm, slot, op, tile, _, _ in rows:
+    for sm, slot, op, tile, *_ in rows:
         ctas[sm, slot, op] += tile == 0
         found.append(_Visit(sm, slot, ctas[sm, slot, op], tile))
     return found
-
-
-def _kinds_of(
-    code: Code, rows: list[list[int]], visits: list[_Visit], occurring: frozenset[int]
-) -> dict[_Visit, tuple[int, bool]]:
-    """Kind of each visit, by how long its ops took, and whether no other one that occurs fits."""
-    cost, every = code.cost.tolist(), set(occurring)
-    fitting: dict[_Visit, set[int]] = {}
-    for (_, _, op, _, _, length), visit in zip(rows, visits, strict=True):
-        own = {
-            kind
-            for kind in every
-            if (length > 0 if cost[kind][op][BYTES] else length == cost[kind][op][LENGTH] + cost[kind][op][LATENCY])
-        }
-        fitting[visit] = fitting.get(visit, every) & own
-    return {visit: (min(kinds), len(kinds) == 1) for visit, kinds in fitting.items()}

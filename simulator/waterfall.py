@@ -152,8 +152,6 @@ class Recording(NamedTuple):
     sm: SmPipeline
     outcome: Outcome
     hz: float
-    kinds: frozenset[int]
-    """Kinds of visits that occur, by their place in `KINDS`."""
 
 
 def record(
@@ -171,8 +169,7 @@ def record(
     Other parameters as in `attention_time`.
     """
     call = _call(spec, choice, schedule, problem, setting)
-    occurring = frozenset(kind for kind, n in enumerate(call.visits) if n)
-    return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz, occurring)
+    return Recording(call.sm, call.machine(setting.off, ops, sms), call.hz)
 
 
 def _call(spec: GpuSpec, choice: KernelChoice, schedule: TileSchedule, problem: AttentionProblem, setting: Setting) -> _Call:
@@ -290,8 +287,8 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        # Where DRAM is all that counts, a part of a few waves says nothing about the whole.
-        few = visits <= 8 * PART_VISITS and floors["dram"] > busy
+        # Where DRAM is all that counts, or where CTAs stay in step, a part of a few waves says little about the whole.
+        few = visits <= (8 if floors["dram"] > busy else 0 if alone else 3) * PART_VISITS
         # Two that share an SM need twice the visits for as many waves.
         part = 1.0 if few else min(1.0, PART_VISITS * min(self.sm.ctas, 2) / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]

@@ -112,11 +112,44 @@ def test_ctas_go_to_the_first_free_sm():
     assert cycles(loop, work([1] * 5), sms=2, prologue=20) == 3 * 120
 
 
-def test_two_ctas_on_an_sm_share_its_units():
-    loop = program(op("a", 0, 60, "tensor"), op("b", 0, 60, "ex2"))
-    assert cycles(loop, work([10])) == 1200
-    assert cycles(loop, work([10, 10]), slots=2) == pytest.approx(1200, abs=120)
-    assert cycles(loop, work([10, 10]), slots=1) == 2400
+TWO_UNITS = program(op("a", 0, 60, "tensor"), op("b", 0, 60, "ex2"))
+
+
+def test_ctas_that_start_together_stay_in_step():
+    # Both always want the same unit, which serves them in turn: nothing overlaps, as if one came after the other.
+    assert cycles(TWO_UNITS, work([10])) == 1200
+    assert cycles(TWO_UNITS, work([10, 10]), slots=1) == 2400
+    assert cycles(TWO_UNITS, work([10, 10]), slots=2) == 2400
+    # Half a visit apart they stay so, and each unit has one of them at a time.
+    assert cycles(TWO_UNITS, work([10, 10]), slots=2, stagger=60) == 1260
+    # A third of their time apart: of every 120 cycles they get in each other's way for 20 twice, which takes both 20 more.
+    assert cycles(TWO_UNITS, work([10, 10]), slots=2, stagger=40) == pytest.approx(40 + 10 * 160, abs=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=8), st.integers(2, 4), st.integers(0, 90))
+def test_ctas_side_by_side_are_no_faster_than_a_unit_and_no_slower_than_one_by_one(rows, slots, stagger):
+    together = cycles(TWO_UNITS, work(rows), slots=slots, stagger=stagger, prologue=10)
+    assert 60 * sum(rows) <= together <= cycles(TWO_UNITS, work(rows), slots=1, prologue=10) + stagger * slots
+
+
+def test_loads_of_ctas_side_by_side_pass_the_port_in_turn():
+    loop = program(
+        op("k", 0, 0, runs_on=True, loads="k", load_bytes=1000), op("use", 0, 10, "tensor", after=[After(0, 0, False, 0)])
+    )
+    port = memory(port=fixed(10), l2_latency=50 * TICKS)
+    assert cycles(loop, work([1]), port) == pytest.approx(100 + 50 + 10, abs=0.1)
+    # Both are there when all bytes of both have passed, and then share the unit.
+    assert cycles(loop, work([1, 1]), port, slots=2) == pytest.approx(200 + 50 + 20, abs=0.1)
+
+
+def test_what_arrives_slows_down_warps_that_read_shared_memory():
+    def loop(unit):
+        return program(op("k", 0, 0, runs_on=True, loads="k", load_bytes=1000), op("use", 0, 100, unit))
+
+    port = memory(port=fixed(10), fills=0.5)
+    assert cycles(loop("smem"), work([1]), port, slots=2) == 150
+    assert cycles(loop("tensor"), work([1]), port, slots=2) == 100
 
 
 def test_a_cta_without_visits_costs_its_start():
