@@ -125,6 +125,8 @@ class Mask(_Table, frozen=True):
     """On PARTIAL tiles; on all tiles; on all tiles unless the whole call needs none (NATTEN)."""
     alu: tuple[Count, ...]
     """ALU operations of one score, for masks on one axis, two axes and so on; the last entry serves all further ones."""
+    last_visit: bool = False
+    """Where the policy is "partial": also on the visit of each CTA that has its last keys, whole or not; it starts there."""
 
     def operations(self, axes: int) -> float:
         """ALU operations of one score, for a mask on so many axes."""
