@@ -131,6 +131,8 @@ class Mask(_Table, frozen=True):
     """ALU operations of one score, for masks on one axis, two axes and so on; the last entry serves all further ones."""
     every: dict[MaskClass, Count] = {}
     """Mask classes of which every tile is masked, whatever the policy, with the ALU operations of one score."""
+    last_visit: bool = False
+    """Where the policy is "partial": also on the visit of each CTA that has its last keys, whole or not; it starts there."""
 
     def operations(self, axes: int) -> float:
         """ALU operations of one score, for a mask on so many axes."""

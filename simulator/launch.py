@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..kernels import KINDS, KernelProfile
 from ..workloads import AttentionProblem, TileSchedule
+from ..workloads.schedule import Kind
 from ..workloads.visits import Visits, visits
 from .machine import Work
 from .split import dealt
@@ -24,6 +25,8 @@ class MaskPlan(NamedTuple):
     every: bool
     """All of them; otherwise the PARTIAL ones, unless `axes` is 0."""
     axes: int
+    last_visit: bool = False
+    """The last visit of each CTA as well, though it be FULL."""
 
 
 def mask_plan(profile: KernelProfile, schedule: TileSchedule) -> MaskPlan:
@@ -37,7 +40,7 @@ def mask_plan(profile: KernelProfile, schedule: TileSchedule) -> MaskPlan:
             return MaskPlan(True, axes)
         padded = bool((schedule.counts.visited != schedule.counts.full).any())
         return MaskPlan(padded, 1 if padded else 0)
-    return MaskPlan(policy == "all", axes)
+    return MaskPlan(policy == "all", axes, profile.mask.last_visit and policy == "partial" and axes > 0)
 
 
 def kinds_of_rows(schedule: TileSchedule, plan: MaskPlan) -> Ints:
@@ -48,9 +51,21 @@ def kinds_of_rows(schedule: TileSchedule, plan: MaskPlan) -> Ints:
     elif plan.axes == 0:
         masked = np.zeros_like(counts.visited)
     else:
-        masked = counts.visited - counts.full - counts.gather
+        masked = counts.visited - counts.full - counts.gather + _ends_whole(schedule, plan)
     gathered = np.zeros_like(masked) if plan.every else counts.gather
     return np.stack([counts.visited - masked - gathered, masked, counts.qk_only, counts.skipped, gathered], axis=1)
+
+
+def _ends_whole(schedule: TileSchedule, plan: MaskPlan) -> Ints:
+    """1 for each row whose last visit is FULL and masked nonetheless, 0 for the others."""
+    runs = schedule.runs
+    whole = np.zeros(len(schedule.row_live), np.int64)
+    if plan.last_visit:
+        some = np.diff(runs.indptr) > 0
+        last = runs.indptr[1:][some] - 1
+        origin = 0 if schedule.aligned else runs.start[last]
+        whole[some] = (runs.kind[last] == Kind.FULL) & ((runs.stop[last] - origin) % schedule.kv_tile == 0)
+    return whole
 
 
 class Section(NamedTuple):
@@ -207,10 +222,14 @@ def every_cta(schedule: TileSchedule, plan: MaskPlan, launched: Grid, *, heads_s
     own = high - low
     row_first = np.concatenate([[0], np.cumsum(own)])
     index = np.repeat(low - row_first[:-1], own) + np.arange(row_first[-1])
+    kind = kind[index]
+    if plan.last_visit:
+        last = row_first[1:][own > 0] - 1
+        kind[last[kind[last] == KINDS.index("plain")]] = KINDS.index("masked")
     work = Work(
         row_first,
         found.tile[index],
-        kind[index],
+        kind,
         np.round(schedule.row_live[launched.row] * row_bytes).astype(np.int64),
         _key_ends(schedule)[launched.row],
         schedule.kv_tile,

@@ -3,12 +3,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from simattn.hwspecs import gpus
-from simattn.kernels import kernels
+from simattn.kernels import KINDS, kernels
 from simattn.simulator.launch import MaskPlan, Section, every_cta, grid, kinds_of_rows, mask_plan
 from simattn.simulator.split import kv_parts
 from simattn.workloads import AttentionProblem, schedule
 
-FA3, FA4, NATTEN = (kernels.load(name) for name in ("fa3", "fa4", "natten_hopper"))
+FA3, PAGED, FA4, NATTEN = (kernels.load(name) for name in ("fa3", "fa3_paged", "fa4", "natten_hopper"))
 
 
 def test_masks_by_policy():
@@ -29,6 +29,25 @@ def test_flash_attention_2_masks_every_tile_of_a_window():
     # The same object each time, which caches go by; and a calibration finds the profile as it was.
     assert fa2.under("window") is fa2.under("window")
     assert FA3.under("window") is FA3
+
+
+def test_paged_calls_mask_the_tile_that_they_start_with():
+    whole, cut = (schedule("dense", seq_q=128, seq_kv=keys, q_tile=128, kv_tile=128) for keys in (512, 500))
+    for keys, full, masked in ((whole, 3, 1), (cut, 3, 1)):
+        plan = mask_plan(PAGED, keys)
+        assert plan.last_visit
+        assert not mask_plan(FA3, keys).last_visit
+        assert kinds_of_rows(keys, plan).tolist() == [[full, masked, 0, 0, 0]]
+    assert kinds_of_rows(whole, mask_plan(FA3, whole)).tolist() == [[4, 0, 0, 0, 0]]
+
+
+def test_each_part_of_a_row_masks_its_last_visit():
+    keys = schedule("dense", seq_q=128, seq_kv=1024, q_tile=128, kv_tile=128)
+    for parts in (1, 2, 4):
+        work, _ = every_cta(keys, mask_plan(PAGED, keys), grid(PAGED, keys, [parts]), heads_share=1, row_bytes=256)
+        masked = np.flatnonzero(work.kind == KINDS.index("masked"))
+        assert masked.tolist() == (work.row_first[1:] - 1).tolist()
+        assert len(masked) == parts
 
 
 def test_natten_masks_all_tiles_or_none():
