@@ -25,6 +25,9 @@ SHORT = 16
 STEADY = 48
 """Visits over which the steady interval is measured."""
 
+LAGS = 4
+"""By how much CTAs on one SM may be out of step: so many cases, over which the interval is averaged."""
+
 Floats = NDArray[np.float64]
 
 
@@ -246,5 +249,8 @@ def _steady(program: _Frozen, memory: Memory, slots: int, prologue: float, q_byt
     first = float(alone_in_all[-1] - short[-1])
     alone = np.array([slope(kind, 1) for kind in range(len(KINDS))])
     # Long CTAs have come out of step by chance, by anything up to half a visit of one alone.
-    together = alone if slots == 1 else np.array([slope(k, slots, alone[k] / 2 / slots) for k in range(len(KINDS))])
+    lags = (np.arange(LAGS) + 0.5) / LAGS / slots
+    together = (
+        alone if slots == 1 else np.array([np.mean([slope(k, slots, a * lag) for lag in lags]) for k, a in enumerate(alone)])
+    )
     return Steady(short, first, alone, together)
