@@ -205,8 +205,8 @@ def run(
     held = min(warm * code.pieces, memory.capacity)
     # Calls that differ in batch or heads alone have the same part simulated.
     key = b"" if record else _key(code, work, memory, (sms, slots, prologue, tiles, warm, persistent, stagger))
-    if key in _outcomes:
-        return _outcomes[key]
+    if key in outcomes:
+        return outcomes[key]
     end, dram_bytes, l2_bytes, recorded = _run(
         code,
         work,
@@ -225,16 +225,16 @@ def run(
         raise RuntimeError("the loop program waits for itself")
     outcome = Outcome(int(end), _busy(code, work), int(dram_bytes), int(l2_bytes), events[:recorded])
     if key:
-        if len(_outcomes) >= MOST_OUTCOMES:
-            _outcomes.clear()
-        _outcomes[key] = outcome
+        if len(outcomes) >= MOST_OUTCOMES:
+            outcomes.clear()
+        outcomes[key] = outcome
     return outcome
 
 
 MOST_OUTCOMES = 2**14
 """Simulated kernels that are remembered, a few hundred bytes each."""
 
-_outcomes: dict[bytes, Outcome] = {}
+outcomes: dict[bytes, Outcome] = {}
 
 
 def _key(code: Code, work: Work, memory: Memory, numbers: tuple[float, ...]) -> bytes:
