@@ -12,7 +12,7 @@ import msgspec
 from ..facts import Document, UserError, unknown_name
 from ..hwspecs import Clock, GpuSpec, gpus
 from ..kernels import Calibration, KernelProfile, kernels
-from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling
+from ..workloads import Attention, AttentionProblem, Pattern, Plan, System, Tiling, cleared_output
 from .band import band_of
 from .baseline import dense_schedule, fastest_dense
 from .bounds import bounds
@@ -224,6 +224,8 @@ def simulate(
     if setting.writes_cache:
         written = cache_write_seconds(main.spec, problem, warm=setting.warm)
         side.append(SideOp(op="KV-cache write", latency_ms=written * 1e3))
+    if setting.clears_output:
+        side.append(side_op(main.spec, cleared_output(problem), None, setting.clock))
     if setting.host:
         side.append(side_op(main.spec, setting.host, None, setting.clock))
     for op in plan:

@@ -28,6 +28,8 @@ class Setting(NamedTuple):
         L2 holds what it can of Q, K and V at the start, as after an earlier run of the same call.
     writes_cache : bool
         The timed call first writes its K and V into a paged cache, as serving frameworks do.
+    clears_output : bool
+        The timed call first sets what it returns to zero, as Transformer Engine does for packed sequences.
     replayed : bool
         The kernels of the call are nodes of a graph that is replayed: those behind the first follow each other faster.
     host : Host or None
@@ -41,6 +43,7 @@ class Setting(NamedTuple):
     off: frozenset[str] = frozenset()
     warm: bool = False
     writes_cache: bool = False
+    clears_output: bool = False
     replayed: bool = False
     host: Host | None = None
     repeats: Repeats = SERVED

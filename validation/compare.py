@@ -120,7 +120,7 @@ def _row(run: Measurement, known: Sequence[Calibration] | None, fitted_too: bool
     )
     if is_fitted(run) and not fitted_too:
         return bare._replace(skipped="constants were fitted to this run")
-    timed = timed_as(run.table)
+    timed = timed_as(run.table, run.kernel)
     try:
         parts = [_simulated(part, timed, known) for part in passes_of(run)]
     except UserError as error:

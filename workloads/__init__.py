@@ -29,7 +29,7 @@ from .layout import Tiling, TokenLayout
 from .model import Model, models
 from .ops import Attention, Gemm, Host, Memory, Op, Plan, SideOp, Sort
 from .pattern import Pattern, make_layout, schedule
-from .plan import TilingOf, kv_cache_write
+from .plan import TilingOf, cleared_output, kv_cache_write
 from .problem import AttentionProblem
 from .related import Related, related
 from .schedule import BlockGrid, Buffer, Counts, Group, Kind, TileSchedule
@@ -65,6 +65,7 @@ __all__ = [
     "TokenLayout",
     "Visits",
     "Workload",
+    "cleared_output",
     "from_bsr",
     "kv_cache_write",
     "make_layout",

@@ -221,6 +221,27 @@ def kv_cache_write(problem: AttentionProblem) -> Memory:
     return Memory("KV-cache write", moved, launches=0, ctas=tokens, threads=min(problem.kv_heads * problem.head_dim, 512))
 
 
+def cleared_output(problem: AttentionProblem) -> Memory:
+    """What Transformer Engine runs before cuDNN where sequences are packed: results set to zero, lengths and offsets found.
+
+    References
+    ----------
+    NVIDIA/TransformerEngine, `fused_attn_fwd` and `fused_attn_bwd` of transformer_engine/pytorch/csrc/extensions/attention.cpp:
+    O, or each of dQ, dK and dV; `fused_attn_arbitrary_seqlen_*` of transformer_engine/common: two kernels of a thread a sequence.
+
+    Examples
+    --------
+    >>> cleared_output(AttentionProblem(q_heads=64, kv_heads=8, seq_q=32768, head_dim=128)).bytes / 2**20
+    512.0
+    """
+    q, kv = problem.seq_q * problem.q_heads, problem.seq_kv * problem.kv_heads
+    if problem.phase == "backward":
+        values, fills = q * problem.head_dim + kv * (problem.head_dim + problem.head_dim_v), 3
+    else:
+        values, fills = q * problem.head_dim_v, 1
+    return Memory("output set to zero", problem.batch * values * problem.element_bytes, launches=fills + 2)
+
+
 def _split_text(
     system: System,
     family: Family,

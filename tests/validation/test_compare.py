@@ -111,6 +111,16 @@ def test_tables_say_what_their_times_contain():
     assert (natten.stage, natten.launched) == ("clock", False)
 
 
+def test_results_that_the_caller_sets_to_zero_are_in_the_time():
+    cleared, bare = (timed_as("magi-h100", label).setting.clears_output for label in ("cudnn", "torch-sdpa"))
+    assert (cleared, bare) == (True, False)
+    run = {**RUN, "table": "magi-h100"}
+    # The same kernel, called by PyTorch.
+    with_fill, without = (compare([Measurement(**{**run, "kernel": label})])[0].predicted_ms for label in ("cudnn", "torch-sdpa"))
+    written = run["batch"] * run["seq_q"] * run["q_heads"] * run["head_dim"] * 2
+    assert with_fill - without > written / 3.35e9
+
+
 def test_every_published_table_says_how_its_calls_are_made():
     named = {start for own in _labels()["repeats"] for start in own["tables"]}
     tables = {run.table for run in published_runs() if run.latency_ms and run.phase != "ceiling"} - {"flashmla-h800"}

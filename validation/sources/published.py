@@ -50,8 +50,8 @@ class Timed(NamedTuple):
     """Whether launches are in them."""
 
 
-def timed_as(table: str) -> Timed:
-    """How the times of a table were taken.
+def timed_as(table: str, kernel: str = "") -> Timed:
+    """How the times of a table were taken, and what is in those of one of its kernels.
 
     Of the attention kernel alone, of all kernels of a call, of these with their launches, or of a serving framework's whole op.
     """
@@ -62,7 +62,8 @@ def timed_as(table: str) -> Timed:
         return Timed("side", Setting(repeats=repeats), launched=False)
     if table.startswith(tuple(timers["served"])):
         return Timed("side", Setting(warm=True, writes_cache=not table.endswith("/encoder"), replayed=True, repeats=repeats))
-    return Timed("side", Setting(repeats=repeats))
+    clears = any(table.startswith(tuple(own["tables"])) and kernel in own["kernels"] for own in _labels()["clears_output"])
+    return Timed("side", Setting(clears_output=clears, repeats=repeats))
 
 
 def _repeats(table: str) -> Repeats:
