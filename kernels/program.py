@@ -131,11 +131,14 @@ class LoopProgram:
         Names, copies numbered.
     ops : tuple of Op
         In issue order within a role; roles follow each other.
+    by_warps : bool
+        CTAs side by side are served in turn, small product by small product; otherwise first come, first served (`Share.by_warps`).
     """
 
     name: str
     roles: tuple[str, ...]
     ops: tuple[Op, ...]
+    by_warps: bool = False
 
     def unit_cycles(self, kind: Kind) -> dict[str, float]:
         """Cycles that a visit takes each unit."""
@@ -271,7 +274,7 @@ def build(
                 needs_q=not {"qk", "qk_half", "kq"}.isdisjoint(p.op.work),
             )
         )
-    return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops))
+    return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops), by_warps=share.by_warps)
 
 
 class _Placed(NamedTuple):

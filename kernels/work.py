@@ -81,10 +81,24 @@ class Share(NamedTuple):
         return min(1.0, self.rate * self.element_bytes / _FULL_RATE_BYTES.get(self.family, self.rate * self.element_bytes))
 
     @property
+    def by_warps(self) -> bool:
+        """Warps wait for each small product (mma.sync), and leave the tensor core to another one meanwhile.
+
+        Products of wgmma and tcgen05 are queued whole. Where tensor cores are slow, as of GeForce cards, one warp keeps them busy
+        by itself: its next product can be issued before they are done with the last one.
+        """
+        one = MMA_FLOP * 2 / self.element_bytes * self.spec.sm.schedulers / self.rate
+        return self.family == "mma_sync" and one < MMA_LATENCY
+
+    @property
     def in_tmem(self) -> bool:
         """Products are accumulated in tensor memory; otherwise in registers."""
         return self.family == "tcgen05"
 
+
+MMA_FLOP, MMA_LATENCY = 2 * 16 * 8 * 16, 24.6
+"""Of an `mma.sync` of 16-bit factors, m16n8k16: FLOP, and cycles until its result is there, on A100 and RTX 4090 (24.1 on H800;
+arXiv 2402.13499)."""
 
 _FULL_RATE_BYTES = {"mma_sync": 2048 * 2.0, "wgmma": 4096 * 2.0}
 """FLOP a clock and SM, times bytes of an element, at which an instruction's registers are moved all the time: A100 and H100."""

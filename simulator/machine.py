@@ -22,7 +22,8 @@ TICKS = 64
 """Ticks of a cycle."""
 
 QUEUE = 64
-"""Transfers of one CTA that may be under way, a power of two: its buffers bound them, since what it stores and loads passes in order."""
+"""Transfers of one CTA that may be under way, a power of two: its buffers bound them, as what it stores and loads passes in
+order."""
 
 UP = 1 - 1e-6
 """Added to a time before its fraction is cut off: the next whole tick, but for what rounding has added to one."""
@@ -72,6 +73,8 @@ class Code(NamedTuple):
     """Tiles, a power of two, for which the times of an op are remembered."""
     pieces: int
     """Loads that fetch one tile of K, or of V."""
+    side_by_side: bool
+    """Whether the CTAs of an SM share its units and its port op by op, rather than first come, first served."""
 
 
 def encode(program: LoopProgram) -> Code:
@@ -105,6 +108,7 @@ def encode(program: LoopProgram) -> Code:
         np.array([role for w in wakes for role in w], np.int64),
         ring,
         pieces,
+        program.by_warps and len(roles) == 1,
     )
 
 
@@ -244,7 +248,9 @@ def _key(code: Code, work: Work, memory: Memory, numbers: tuple[float, ...]) -> 
     """A digest of all that a simulated kernel depends on."""
     tables = [table for table in (*code, *work) if isinstance(table, np.ndarray)]
     shapes = [table.shape for table in tables]
-    digest = blake2b(repr((numbers, memory, code.ring, code.pieces, work.width, shapes)).encode(), digest_size=16)
+    digest = blake2b(
+        repr((numbers, memory, code.ring, code.pieces, code.side_by_side, work.width, shapes)).encode(), digest_size=16
+    )
     for table in tables:
         digest.update(np.ascontiguousarray(table).data)
     return digest.digest()
@@ -278,7 +284,7 @@ def _run(
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
     # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where warps run in step,
     # several CTAs to an SM, its units and its port are shared, and there is a third one: a transfer that has passed the port.
-    shared = roles == 1 and slots > 1 and not persistent
+    shared = code.side_by_side and slots > 1 and not persistent
     starts, ends, carries, wide = roles, roles + 1, roles + 2, roles + 2 + shared
     slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
     # Roles that read Q also hand the output over, before they go on to another CTA.
