@@ -6,7 +6,7 @@ prediction, and the difference of two stages is what that limit costs. The ladde
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from math import ceil
 from typing import NamedTuple
 
@@ -37,6 +37,13 @@ MOST_CTAS = 2**25
 
 PART_VISITS = 2**14
 """Visits that are simulated one by one where the two scales need a correction: some milliseconds."""
+
+MOST_PART_VISITS = 8 * PART_VISITS
+"""The same where fewer would say little: a tenth of a second."""
+
+SHARED_WAVES = 16.0
+"""Waves of CTAs that share an SM, from which on the correction of a part is within 1 % of that of the whole: how far they are
+out of step, and how the last of them end, scatters it by 4 % at five waves."""
 
 STEADY_VISITS = 40
 """Visits of a CTA from which on its start and end are small beside them."""
@@ -287,14 +294,24 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        # Where DRAM is all that counts, or where CTAs stay in step, a part of a few waves says little about the whole.
-        few = visits <= (8 if floors["dram"] > busy else 0 if alone else 3) * PART_VISITS
-        # Two that share an SM need twice the visits for as many waves.
-        part = 1.0 if few else min(1.0, PART_VISITS * min(self.sm.ctas, 2) / visits)
-        copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
-        fewer = self.schedule.with_copies_of_each([min(n, g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)])
-        call = self if fewer.groups == self.schedule.groups else self._of(fewer)
-        return call if sum(call.visits) <= 8 * PART_VISITS else None
+        # Where DRAM is all that counts, a part of a few waves says little about the whole.
+        few = floors["dram"] > busy and visits <= MOST_PART_VISITS
+        part = 1.0 if few else min(1.0, PART_VISITS / visits)
+        if not alone:
+            part = min(1.0, max(part, SHARED_WAVES / waves))
+        call = self._of_heads([ceil(g.copies * part / self.heads_share) * self.heads_share for g in self.schedule.groups])
+        if sum(call.visits) > MOST_PART_VISITS and not alone:
+            # Where CTAs do not wait for memory, some of the heads that share keys say as much as all of them.
+            together = self.heads_share if waiting else 1
+            part = MOST_PART_VISITS / visits
+            call = self._of_heads([max(int(g.copies * part) // together, 1) * together for g in self.schedule.groups])
+        return call if sum(call.visits) <= MOST_PART_VISITS else None
+
+    def _of_heads(self, copies: Sequence[int]) -> _Call:
+        """The same kernel on so many heads of each group: one at least, and all at most."""
+        kept = [min(max(n, 1), g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)]
+        fewer = self.schedule.with_copies_of_each(kept)
+        return self if fewer.groups == self.schedule.groups else self._of(fewer)
 
     def unit_cycles(self, unit: str) -> float:
         """Cycles of work of a unit, over all SMs."""

@@ -71,3 +71,19 @@ def test_elsewhere_fast_says_so_and_simulates_visits_itself(pattern, hw, kernel,
     fast, exact = answers(pattern, hw, kernel, shape)
     assert fast.correction != 1
     assert fast.stages["schedule"] == pytest.approx(exact.stages["schedule"], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"seq_q": 8192, "q_heads": 32, "kv_heads": 32},
+        {"seq_q": 8192, "q_heads": 48, "kv_heads": 1},
+        {"seq_q": 10240, "q_heads": 32, "kv_heads": 16},
+        {"seq_q": 16384, "q_heads": 40, "kv_heads": 1},
+    ],
+)
+def test_a_part_of_ctas_that_share_an_sm_speaks_for_all(heads):
+    """Also where so many heads share keys that those of one are too many to simulate."""
+    fast, exact = answers("causal", "a100", "fa2_split", heads)
+    assert fast.correction < 0.99
+    assert fast.stages["schedule"] == pytest.approx(exact.stages["schedule"], rel=0.02)
