@@ -379,6 +379,24 @@ def test_slow_tensor_cores_move_fewer_registers(kernel, hw, share):
     assert softmax.steals["plain"] == pytest.approx(contention * softmax.length["plain"], rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "hw", "taken"),
+    [
+        # An m16n8k16 keeps the tensor core of a scheduler busy for 8, 16 and 32 cycles, of the 24.6 until its result is there.
+        ("fa2", "a100", True),
+        ("fa2", "l40s", True),
+        ("fa2", "rtx_pro_6000", True),
+        ("fa2", "rtx_4090", False),
+        ("fa2", "h100", True),
+        # Products of whole warpgroups are queued.
+        ("fa3", "h100", False),
+        ("sage2_hopper", "h100", False),
+    ],
+)
+def test_ctas_take_turns_where_warps_wait_for_each_product(kernel, hw, taken):
+    assert built(kernels.load(kernel), hw).by_warps is taken
+
+
 def test_only_register_accumulators_are_fought_over():
     contended = built(FA3, "h100")
     by_name = {o.name: o for o in contended.ops}
