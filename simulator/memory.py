@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..hwspecs import GpuSpec
-from ..kernels.loops import loop_instructions
+from ..kernels.elementwise import instructions_of_value
 from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
 from ..workloads.schedule import Group, Kind
 
@@ -188,9 +188,9 @@ CUDALoops.cuh)."""
 
 def _finding_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
     """Time of kernels that find each value anew: what all warps issue, one a clock and scheduler, and what one thread waits."""
-    if op.loop == "vector":
+    if op.form == "vector":
         return 0.0
-    instructions = loop_instructions(spec.arch, op.loop, op.divisions)
+    instructions = instructions_of_value(spec.arch, op.form, op.divisions)
     issued = op.values / WARP * instructions / (spec.chip.sm_count * spec.sm.schedulers)
     wait = l2_cycles(spec) * (1 + missing * (_dram_over_l2(spec) - 1))
     alone = op.launches * VALUES_OF_THREAD * (instructions * BEHIND + wait)

@@ -19,7 +19,7 @@ from msgspec import Struct
 from ..facts import Provenance, UserError, unknown_name
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, Pattern, TileSchedule, TokenLayout
-from ..workloads.ops import Loop
+from ..workloads.ops import Form
 from .choice import KernelChoice, choose_kernel
 from .collectives import Peers, peers
 from .graph import PICOSECONDS, TaskGraph
@@ -34,7 +34,7 @@ Order = Literal["contiguous", "zigzag", "striped"]
 class Finding(Struct, frozen=True, forbid_unknown_fields=True):
     """A kernel that finds each value anew: its form and divisions, as in `Memory`."""
 
-    loop: Loop
+    form: Form
     divisions: int = 0
 
 
@@ -215,7 +215,7 @@ class _Calls(NamedTuple):
         rows = self.part.batch * queries * self.part.q_heads
         values = rows * self.part.head_dim_v
         ops = [Memory("bytes", values * kernels.value_bytes + rows * kernels.row_bytes, kernels.launches)]
-        ops += [Memory("finding", 0, 0, values=values, loop=k.loop, divisions=k.divisions) for k in kernels.finding]
+        ops += [Memory("finding", 0, 0, values=values, form=k.form, divisions=k.divisions) for k in kernels.finding]
         return sum(memory_op_seconds(self.choice.spec, op, None) for op in ops)
 
     def send(self) -> float:

@@ -146,7 +146,7 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
         return Memory("output to its place", 2 * rows * problem.head_dim_v * problem.element_bytes, launches=1)
     values = rows * (problem.head_dim + problem.head_dim_v)
     # A division for the item, the K/V head, the head of the group, and the place within the head.
-    return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, loop="copy", divisions=4)
+    return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, form="copy", divisions=4)
 
 
 def merge_seconds(
