@@ -22,7 +22,7 @@ TICKS = 64
 """Ticks of a cycle."""
 
 QUEUE = 64
-"""Transfers of one CTA that may be under way: its buffers bound them, since what it stores and loads passes in order."""
+"""Transfers of one CTA that may be under way at a time, more than its buffers allow."""
 
 FAR = np.int64(2**50)
 """Never: hours of a GPU's time. The bits above leave room for the number of an SM beside a time."""
@@ -31,6 +31,8 @@ U = np.uint64
 """Makes an index unsigned: numba then need not check whether it counts from the end, a third of the time of the loop."""
 
 ONE = U(1)
+
+TENSOR, SMEM = UNITS.index("tensor"), UNITS.index("smem")
 
 BYTE_SHIFT = 24
 """Ticks for a byte are fixed-point numbers with so many binary places."""
@@ -129,7 +131,7 @@ class Memory(NamedTuple):
     streams: int
     """Whether Q comes from DRAM and O goes there; otherwise they stay in L2."""
     fills: float = 0.0
-    """Share of the port of shared memory that a transfer takes from warps in step, which read their factors through it."""
+    """Share of the port of shared memory that arriving bytes take from warps in step, which read through it."""
 
 
 def fixed(bytes_per_cycle: float) -> int:
@@ -273,8 +275,8 @@ def _run(
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
-    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where warps run in step,
-    # several CTAs to an SM, its units and its port are shared, and there is a third one: a transfer that has passed the port.
+    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where the warps of a CTA
+    # run in step, CTAs side by side share units and port, and there is a third source: a transfer that has passed the port.
     shared = roles == 1 and slots > 1 and not persistent
     starts, ends, carries, wide = roles, roles + 1, roles + 2, roles + 2 + shared
     slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
@@ -297,21 +299,23 @@ def _run(
     finished = np.zeros(sms * slots * ops * ring, np.int64)
     issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
-    # Of the op that each slot is at, if any: its units, ticks left at full pace, pace, share of them in which it reads shared
-    # memory, and when it began.
+    # Where units are shared. Units of each op, a bit each.
     needs = np.zeros((len(takes), ops), np.int64)
     for unit in range(6):
         needs |= (takes[:, :, unit] > 0).astype(np.int64) << unit
+    # Of the op that each slot is at, if any: its units, ticks left at full pace, its pace, the share of its time in which it
+    # reads shared memory, and when it began.
     serving = np.zeros(sms * slots, np.int64)
     left, pace = np.zeros(sms * slots), np.ones(sms * slots)
     reads = np.zeros(sms * slots)
     began = np.zeros(sms * slots, np.int64)
-    # Transfers that each slot has asked for, and those that have passed; of each in a ring: ticks left, whose it is, when L2
-    # and DRAM have sent it, the latency behind the port, and where it is recorded.
+    # Transfers that each slot has asked for, and those that have passed; of each, in a ring: ticks left of the whole port, whose
+    # it is (op and tile, or Q or O), when L2 and DRAM have sent it, the latency behind the port, and the row of its record.
     asked, passed = np.zeros(sms * slots, np.int64), np.zeros(sms * slots, np.int64)
     to_pass = np.zeros((sms * slots, QUEUE))
     target, sent = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
     behind_port, noted = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
+    # Of each SM: the portion of its port that each transfer has, and up to when shared work has been counted.
     portion = np.ones(sms)
     settled = np.zeros(sms, np.int64)
     # When each source of events of an SM has its next one.
@@ -329,8 +333,8 @@ def _run(
         newer[older[tile]] = tile
         older[tiles] = tile
 
-    # A tree of SMs by their next event that others see, ties by number: node n has the sooner of nodes 2n and 2n + 1, a time and
-    # the number of the SM as one whole number, so that the sooner one is found without a branch, which nobody could foretell.
+    # A tree of SMs by their next event that others see, ties by number: node n has the sooner of nodes 2n and 2n + 1. A time and
+    # the number of its SM are one whole number, so that the sooner one is found without a branch, which would be mispredicted.
     bits = 0
     while 1 << bits < sms:
         bits += 1
@@ -365,7 +369,7 @@ def _run(
             resident = sm * slots + slot
             arrives, begins, completes, frees = shared and role == carries, False, False, False
             if shared:
-                # Work that was done since the event before.
+                # Shared work that was done since the event before.
                 for other in range(sm * slots, sm * slots + slots):
                     left[U(other)] -= (now - settled[U(sm)]) * pace[U(other)]
                     if passed[U(other)] < asked[U(other)]:
@@ -446,7 +450,7 @@ def _run(
                 # -- an op begins: it shares its units with those of other CTAs -----------------------------------------
                 serving[U(resident)] = needs[U(kind), U(op)]
                 left[U(resident)] = cost[U(kind), U(op), LENGTH]
-                reads[U(resident)] = takes[U(kind), U(op), 4] / max(cost[U(kind), U(op), LENGTH], 1)
+                reads[U(resident)] = takes[U(kind), U(op), SMEM] / max(cost[U(kind), U(op), LENGTH], 1)
                 began[U(resident)] = now
                 first_role = stop_role = 0
             elif arrives:
@@ -523,7 +527,7 @@ def _run(
                         unit_free[U(sm), U(unit)] = start + taken if taken else unit_free[U(sm), U(unit)]
                     lost = cost[U(kind), U(op), STEALS]
                     if lost:
-                        unit_free[U(sm), 0] = max(unit_free[U(sm), 0], start) + lost
+                        unit_free[U(sm), TENSOR] = max(unit_free[U(sm), TENSOR], start) + lost
                     end = start + cost[U(kind), U(op), LENGTH] + cost[U(kind), U(op), LATENCY]
                     at[U(own), SOONEST] = start if op_table[U(op), RUNS_ON] else max(end, start + cost[U(kind), U(op), LENGTH])
                 if recorded < len(events) and sm < record_sms:

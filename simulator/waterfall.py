@@ -140,8 +140,8 @@ def attention_time(
     merge = 0.0
     if "side" not in off:
         merging = merge_kernel(choice.profile, problem, partial, merged)
-        captured = captured_call(choice.profile, problem, setting.replayed)
-        merge = merge_seconds(spec, choice.profile, merging, parts, problem.batch, replayed=setting.replayed, captured=captured)
+        how = {"replayed": setting.replayed, "captured": call.captured}
+        merge = merge_seconds(spec, choice.profile, merging, parts, problem.batch, **how)
     moved = {"l2": call.moved.l2, "dram": call.moved.dram}
     return KernelTime(ladder.stages, busy | floors, correction, merge, moved)
 
@@ -224,8 +224,9 @@ class _Call(NamedTuple):
     """Bytes touched between this run of the call and the one before; None where there was none."""
     hz: float
     captured: bool
+    """As `split.captured_call` has it."""
     search: float
-    """Cycles that a CTA looks for its item."""
+    """Cycles in which a CTA finds out which item of the batch its tile belongs to."""
 
     @staticmethod
     def of(
@@ -264,8 +265,8 @@ class _Call(NamedTuple):
             sm, choice, schedule, problem, kinds, visits, launched, masked, moved, heads_share, warm, hz, captured, search
         )
 
-    def _of(self, schedule: TileSchedule) -> _Call:
-        """The same kernel on other work, of which a CTA searches as long."""
+    def _with(self, schedule: TileSchedule) -> _Call:
+        """The same kernel on part of its work, with the search of the whole call."""
         other = _Call.of(self.sm, self.choice, schedule, self.problem, self.warm, self.hz, self.captured)
         return other._replace(search=self.search)
 
@@ -287,13 +288,14 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        # Where DRAM is all that counts, or where CTAs stay in step, a part of a few waves says little about the whole.
-        few = visits <= (8 if floors["dram"] > busy else 0 if alone else 3) * PART_VISITS
-        # Two that share an SM need twice the visits for as many waves.
-        part = 1.0 if few else min(1.0, PART_VISITS * min(self.sm.ctas, 2) / visits)
+        # A part of the call has fewer waves than the whole. Where DRAM is all that counts, or where CTAs of an SM stay in step, it
+        # says little about the whole: calls of up to some parts are simulated whole.
+        whole = PART_VISITS * (8 if floors["dram"] > busy else 0 if alone else 3)
+        # CTAs that share an SM need twice the visits for as many waves.
+        part = 1.0 if visits <= whole else min(1.0, PART_VISITS * (1 if alone else 2) / visits)
         copies = [max(ceil(g.copies * part / self.heads_share) * self.heads_share, 1) for g in self.schedule.groups]
         fewer = self.schedule.with_copies_of_each([min(n, g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)])
-        call = self if fewer.groups == self.schedule.groups else self._of(fewer)
+        call = self if fewer.groups == self.schedule.groups else self._with(fewer)
         return call if sum(call.visits) <= 8 * PART_VISITS else None
 
     def unit_cycles(self, unit: str) -> float:
