@@ -288,7 +288,7 @@ class _Call(NamedTuple):
         alone = self.sm.ctas == 1
         if alone and visits >= STEADY_VISITS * ctas and waves >= STEADY_WAVES and not waiting:
             return None
-        # A part of the call has fewer waves than the whole. Where DRAM is all that counts, or where CTAs of an SM stay in step, it
+        # A part of the call has fewer waves than the whole. Where DRAM is all that counts, or where CTAs stay in step, it
         # says little about the whole: calls of up to some parts are simulated whole.
         whole = PART_VISITS * (8 if floors["dram"] > busy else 0 if alone else 3)
         # CTAs that share an SM need twice the visits for as many waves.
