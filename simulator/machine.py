@@ -22,7 +22,10 @@ TICKS = 64
 """Ticks of a cycle."""
 
 QUEUE = 64
-"""Transfers of one CTA that may be under way at a time, more than its buffers allow."""
+"""Transfers of one CTA that may be under way at a time, a power of two: more than its buffers allow."""
+
+UP = 1 - 1e-6
+"""Added to a time before its fraction is cut off: the next whole tick, but for what rounding has added to one."""
 
 FAR = np.int64(2**50)
 """Never: hours of a GPU's time. The bits above leave room for the number of an SM beside a time."""
@@ -207,8 +210,8 @@ def run(
     held = min(warm * code.pieces, memory.capacity)
     # Calls that differ in batch or heads alone have the same part simulated.
     key = b"" if record else _key(code, work, memory, (sms, slots, prologue, tiles, warm, persistent, stagger))
-    if key in _outcomes:
-        return _outcomes[key]
+    if key in outcomes:
+        return outcomes[key]
     end, dram_bytes, l2_bytes, recorded = _run(
         code,
         work,
@@ -227,16 +230,16 @@ def run(
         raise RuntimeError("the loop program waits for itself")
     outcome = Outcome(int(end), _busy(code, work), int(dram_bytes), int(l2_bytes), events[:recorded])
     if key:
-        if len(_outcomes) >= MOST_OUTCOMES:
-            _outcomes.clear()
-        _outcomes[key] = outcome
+        if len(outcomes) >= MOST_OUTCOMES:
+            outcomes.clear()
+        outcomes[key] = outcome
     return outcome
 
 
 MOST_OUTCOMES = 2**14
 """Simulated kernels that are remembered, a few hundred bytes each."""
 
-_outcomes: dict[bytes, Outcome] = {}
+outcomes: dict[bytes, Outcome] = {}
 
 
 def _key(code: Code, work: Work, memory: Memory, numbers: tuple[float, ...]) -> bytes:
@@ -299,12 +302,14 @@ def _run(
     finished = np.zeros(sms * slots * ops * ring, np.int64)
     issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
-    # Where units are shared. Units of each op, a bit each.
+    # Units of each op, a bit each; for machines where they are shared.
     needs = np.zeros((len(takes), ops), np.int64)
     for unit in range(6):
         needs |= (takes[:, :, unit] > 0).astype(np.int64) << unit
-    # Of the op that each slot is at, if any: its units, ticks left at full pace, its pace, the share of its time in which it
-    # reads shared memory, and when it began.
+    # By which factor an op takes longer while something arrives: what it reads from shared memory passes the same port.
+    reading = takes[:, :, SMEM] / np.maximum(cost[:, :, LENGTH], 1) / (1 - fills)
+    # Of the op that each slot is at, if any: its units, ticks left at full pace, its pace, by which factor it takes
+    # longer while something arrives, and when it began.
     serving = np.zeros(sms * slots, np.int64)
     left, pace = np.zeros(sms * slots), np.ones(sms * slots)
     reads = np.zeros(sms * slots)
@@ -368,12 +373,12 @@ def _run(
             slot, role = slot_of[U(index)], role_of[U(index)]
             resident = sm * slots + slot
             arrives, begins, completes, frees = shared and role == carries, False, False, False
-            if shared:
+            if shared and settled[U(sm)] != now:
                 # Shared work that was done since the event before.
                 for other in range(sm * slots, sm * slots + slots):
                     left[U(other)] -= (now - settled[U(sm)]) * pace[U(other)]
                     if passed[U(other)] < asked[U(other)]:
-                        to_pass[U(other), U(passed[U(other)] % QUEUE)] -= (now - settled[U(sm)]) * portion[U(sm)]
+                        to_pass[U(other), U(passed[U(other)] & (QUEUE - 1))] -= (now - settled[U(sm)]) * portion[U(sm)]
                 settled[U(sm)] = now
             op, tile, kind, key = 0, 0, 0, np.int64(-1)
             if arrives:
@@ -436,7 +441,7 @@ def _run(
                         newer[U(older[U(key)])] = key
                         older[tiles] = key
                 if shared:
-                    spot = asked[U(resident)] % QUEUE
+                    spot = asked[U(resident)] & (QUEUE - 1)
                     to_pass[U(resident), U(spot)] = amount * rate >> BYTE_SHIFT
                     sent[U(resident), U(spot)] = end
                     behind_port[U(resident), U(spot)] = l2_latency + (cost[U(kind), U(op), LATENCY] if key >= 0 else 0)
@@ -450,12 +455,12 @@ def _run(
                 # -- an op begins: it shares its units with those of other CTAs -----------------------------------------
                 serving[U(resident)] = needs[U(kind), U(op)]
                 left[U(resident)] = cost[U(kind), U(op), LENGTH]
-                reads[U(resident)] = takes[U(kind), U(op), SMEM] / max(cost[U(kind), U(op), LENGTH], 1)
+                reads[U(resident)] = reading[U(kind), U(op)]
                 began[U(resident)] = now
                 first_role = stop_role = 0
             elif arrives:
                 # -- a transfer ends ------------------------------------------------------------------------------------
-                spot = passed[U(resident)] % QUEUE
+                spot = passed[U(resident)] & (QUEUE - 1)
                 passed[U(resident)] += 1
                 ready[sm, index] = FAR
                 first_role = stop_role = 0
@@ -601,14 +606,15 @@ def _run(
                 first_role, stop_role = 0, roles
             r = first_role
             while r < stop_role or wake < wake_end:
+                woken = arrives or r >= stop_role
                 if r < stop_role:
                     looked = r
                     r += 1
                 else:
                     looked = wakes[U(wake)]
                     wake += 1
-                    if ready[U(sm), U(slot * wide + looked)] < FAR:
-                        continue
+                if woken and ready[U(sm), U(slot * wide + looked)] < FAR:
+                    continue
                 own = resident * roles + looked
                 if at[U(own), NUMBER] >= started[U(resident)]:
                     continue
@@ -633,7 +639,9 @@ def _run(
                 ready[U(sm), U(slot * wide + looked)] = when
 
             # -- CTAs side by side: what of them needs the same unit, or the port, is served in turn ---------------------
-            if shared:
+            # An op that begins at once, where another one ended, will have this done.
+            # An op that begins at once, where another one has ended, will have this done.
+            if shared and (begins or ready[U(sm), U(slot * wide)] > now):
                 carried = 0
                 for other in range(sm * slots, sm * slots + slots):
                     carried += passed[U(other)] < asked[U(other)]
@@ -641,17 +649,16 @@ def _run(
                 for own in range(slots):
                     other = sm * slots + own
                     if passed[U(other)] < asked[U(other)]:
-                        ticks = to_pass[U(other), U(passed[U(other)] % QUEUE)] * max(carried, 1)
-                        ready[U(sm), U(own * wide + carries)] = now + np.int64(np.ceil(max(ticks - 1e-6, 0.0)))
+                        ticks = to_pass[U(other), U(passed[U(other)] & (QUEUE - 1))] * max(carried, 1)
+                        ready[U(sm), U(own * wide + carries)] = now + np.int64(max(ticks + UP, 0.0))
                     if serving[U(other)]:
                         rivals = 0
                         for rival in range(sm * slots, sm * slots + slots):
                             rivals += (serving[U(rival)] & serving[U(other)]) > 0
-                        # What arrives passes the port of shared memory through which warps read.
-                        slowed = reads[U(other)] / (1 - fills) if carried else 1.0
-                        pace[U(other)] = 1.0 / (rivals * max(slowed, 1.0))
-                        ticks = left[U(other)] / pace[U(other)]
-                        ready[U(sm), U(own * wide)] = now + np.int64(np.ceil(max(ticks - 1e-6, 0.0)))
+                        slowed = rivals * max(reads[U(other)], 1.0) if carried else float(rivals)
+                        pace[U(other)] = 1.0 / slowed
+                        ticks = left[U(other)] * slowed
+                        ready[U(sm), U(own * wide)] = now + np.int64(max(ticks + UP, 0.0))
 
         # -- SMs by their next event again ---------------------------------------------------------------------------
         node, sooner = leaf + U(sm), due << bits | sm

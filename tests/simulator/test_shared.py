@@ -16,7 +16,7 @@ CALLS = [
 def forget():
     for cached in (baseline._fastest_dense, calibration._constants, profile._able, pipeline._sm_pipeline, pipeline._steady):
         cached.cache_clear()
-    machine._outcomes.clear()
+    machine.outcomes.clear()
 
 
 def test_no_answer_depends_on_those_before_it():
