@@ -75,10 +75,9 @@ class Share(NamedTuple):
     def register_share(self) -> float:
         """Share of the register file's time that products take at their full rate.
 
-        What an instruction moves between registers and the tensor core is the same on every GPU, whatever time it then takes: on
-        A100 an `mma.sync` is done every 8 cycles of a scheduler, on others every 16 or 32; `wgmma` likewise on H100 and on H20.
+        What a `wgmma` moves between registers and the tensor core is the same on H100 and on H20, where it takes four times as long.
         """
-        return min(1.0, self.rate * self.element_bytes / _FULL_RATE_BYTES.get(self.family, self.rate * self.element_bytes))
+        return min(1.0, self.rate * self.element_bytes / _WGMMA_BYTES) if self.family == "wgmma" else 1.0
 
     @property
     def in_tmem(self) -> bool:
@@ -86,8 +85,8 @@ class Share(NamedTuple):
         return self.family == "tcgen05"
 
 
-_FULL_RATE_BYTES = {"mma_sync": 2048 * 2.0, "wgmma": 4096 * 2.0}
-"""FLOP a clock and SM, times bytes of an element, at which an instruction's registers are moved all the time: A100 and H100."""
+_WGMMA_BYTES = 4096 * 2.0
+"""FLOP a clock and SM, times bytes of an element, at which the registers of wgmma are moved all the time: those of H100."""
 
 
 class Cost(NamedTuple):
