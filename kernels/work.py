@@ -75,7 +75,7 @@ class Share(NamedTuple):
     def register_share(self) -> float:
         """Share of the register file's time that products take at their full rate.
 
-        What a `wgmma` moves between registers and the tensor core is the same on H100 and on H20, where it takes four times as long.
+        A `wgmma` moves as much between registers and the tensor core on H20 as on H100, but takes four times as long.
         """
         return min(1.0, self.rate * self.element_bytes / _WGMMA_BYTES) if self.family == "wgmma" else 1.0
 

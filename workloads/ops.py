@@ -49,8 +49,8 @@ class Memory:
     every : float
         Calls that share one run of it.
     values : int
-        Written by kernels that find each of them anew (`form`), as PyTorch does with operands that are strided, broadcast or of
-        several types.
+        Written by kernels that compute the address of each (`form`), as PyTorch's do for operands that are strided, broadcast or
+        of several types.
     form : str
         Form of these kernels, as `kernels/elementwise.toml` explains it; `vector` where only bytes count.
     divisions : int
