@@ -8,7 +8,7 @@ band         how far measured times lie from predicted ones, by class of call
 tensor_core  how often a tensor instruction can start, and how long its result takes
 source       what to compile: a bundled Triton kernel, or a function of a user's file
 compiled     the compiled kernel, read without a GPU: registers, occupancy, cycles of a tile on each unit
-loops        instructions of PyTorch's elementwise kernels that find each value anew
+elementwise  instructions of PyTorch's elementwise kernels that compute the address of each value
 disassembly  instructions of a cubin, its control flow, and the loop over keys
 pipes        which unit an instruction keeps busy, and for how long
 compiled_profile  the profile of a kernel that is known by its code alone

@@ -86,7 +86,7 @@ class Timing(_Table, frozen=True):
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it.
 
-    Of a tensor core at the instruction's full rate; of a slower one, which moves as many registers in more time, a share."""
+    On tensor cores slower than H100's, which move as many registers in more time, a share of it."""
     lag_cycles: Cycles = 0.0
     """By which the first of several warpgroups in step is ahead of the others."""
     handoff_cycles: Cycles = 0.0
@@ -94,7 +94,7 @@ class Timing(_Table, frozen=True):
     iteration_cycles: dict[str, Cycles] = {}
     """Barriers, load waits and drains of one iteration of warps that run in step, by architecture (`other`: the rest)."""
     page_cycles: Cycles = 0.0
-    """Of an iteration, in which warps find where their keys lie, where these are paged."""
+    """Of an iteration over paged keys: warps look up where these lie."""
     rows_bytes_per_clk: Annotated[float, Meta(ge=0, le=1024)] = 0.0
     """Bytes a clock at which a CTA gathers Q (but see `tma_packs`) and scatters O; 0 where they move as fast as K and V."""
 
@@ -132,7 +132,7 @@ class Mask(_Table, frozen=True):
     every: dict[MaskClass, Count] = {}
     """Mask classes of which every tile is masked, whatever the policy, with the ALU operations of one score."""
     last_visit: bool = False
-    """Where the policy is "partial": also on the visit of each CTA that has its last keys, whole or not; it starts there."""
+    """Where the policy is "partial": also on the visit with a CTA's last keys, whole or not."""
 
     def operations(self, axes: int) -> float:
         """ALU operations of one score, for a mask on so many axes."""
@@ -157,12 +157,12 @@ class Launch(_Table, frozen=True):
     tma_packs: tuple[Size, ...] = ()
     """Query heads of a K/V head with which a packed tile of Q is fetched as K and V are; with others it is gathered."""
     search_items: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    """Items of a batch that a persistent CTA looks through at a time for the one that its next tile belongs to, on from where it
-    was; 0: it need not look."""
+    """Items of a batch that a CTA looks at together to find the one that its next tile belongs to, on from the last one; 0: it
+    need not look."""
     search_cycles: Cycles = 0.0
-    """Of one such look, beside the wait for what L2 has of these items. The first look of a tile is part of its prologue."""
+    """Of one such look, beside the wait for L2. The first look of a tile is part of its prologue."""
     packs_by_copy: bool = False
-    """Q is copied so that these heads lie side by side, and O back: two kernels, if there are several sequences and K/V heads."""
+    """Q is copied so that these heads lie side by side, and O back; with one sequence or one K/V head O alone is copied."""
 
 
 class Split(_Table, frozen=True):
@@ -189,8 +189,8 @@ class Split(_Table, frozen=True):
     only_shorter: bool = False
     """`fill`: numbers of parts that make them no shorter than one part fewer does are passed over."""
     captured_parts: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    """`fill`: most parts of a row in a call that is captured in a graph, where room for them is set aside beforehand: their
-    number does not follow from the CTAs, and the merging kernel runs even if nothing is divided; 0: such calls are as others."""
+    """`fill`: most parts of a row in a call that is captured in a graph. Room for them is set aside beforehand, so their number
+    does not follow from the CTAs, and the merging kernel runs even if nothing is divided; 0: such calls are as others."""
     captured_tokens: Annotated[int, Meta(ge=0, le=2**20)] = 0
     """Most new tokens of a batch whose call is captured like that."""
     overhead_tiles: Annotated[int, Meta(ge=0, le=64)] = 0
@@ -198,7 +198,7 @@ class Split(_Table, frozen=True):
     merge: Literal["kernel", "last_cta"] = "kernel"
     """Partial results are merged by a kernel of its own, or by the CTA of a row that is done last."""
     merge_search_items: Annotated[int, Meta(ge=0, le=2**20)] = 0
-    """Items of a batch that a CTA of the merging kernel looks through at a time for its own, from the first; 0: it knows it."""
+    """Items of a batch that a CTA of the merging kernel looks at together to find its own, from the first on; 0: it knows it."""
     merge_ahead: Size = 1
     """Parts of a row that the merging kernel has on their way at a time: it waits for memory once for so many."""
 

@@ -38,6 +38,13 @@ class Repeats(NamedTuple):
         return begin, begin + max(self.timed * seconds, self.timed_ms * 1e-3)
 
 
+SERVED = Repeats()
+"""Three calls, then six that are timed: how the tables of aiconfigurator were collected, from which clocks are calibrated."""
+
+SETTLED = Repeats(before=0, timed=1, before_ms=1e6)
+"""A call on a GPU that has been under load for long."""
+
+
 def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
     """Clock of a long run, in Hz: the highest one whose power the board sustains.
 
@@ -51,10 +58,6 @@ def settled_hz(spec: GpuSpec, tensor_share: float) -> float:
     """
     burst, sustained = spec.clock_hz("burst"), spec.clock_hz("sustained")
     return min(burst, float(sustained * min(max(tensor_share, 1e-9), 1.0) ** (-1 / 3)))
-
-
-SERVED = Repeats()
-"""Three calls, then six that are timed: how the tables of aiconfigurator were collected, from which clocks are calibrated."""
 
 
 def clock_hz(spec: GpuSpec, regime: Clock, seconds: float, tensor_share: float, repeats: Repeats = SERVED) -> float:

@@ -10,12 +10,12 @@ from msgspec import Struct
 from ..facts import UserError
 from ..hwspecs import GpuSpec
 from ..hwspecs import gpus as gpu_shelf
-from ..kernels.calibration import with_leaves
 from ..workloads import Attention, Gemm, Model, Plan, Tiling, models
 from ..workloads.layers import ALL_REDUCES, ELEMENT_BYTES, head_gemm, layer_ops, share_of
 from ..workloads.system import Policy
 from .baseline import dense_schedule, fastest_dense
 from .choice import choose_kernel
+from .clock import SETTLED
 from .collectives import peers
 from .graph import TaskGraph
 from .predict import simulate
@@ -159,8 +159,7 @@ def e2e(
     (50, True)
     """
     spec = gpu_shelf.load(hw) if isinstance(hw, str) else hw
-    if setting.clock == "sustained":
-        spec = with_leaves(spec, {"chip.clock_settle_ms": SETTLED_MS})
+    setting = setting._replace(repeats=SETTLED)
     whole = models.load(model)
     known = share_of(whole, gpus)
     if gpus > 1:
@@ -232,10 +231,6 @@ def e2e(
         share_given=attention_share is not None,
         gpus=gpus,
     )
-
-
-SETTLED_MS = 1e-6
-"""Time until the clock falls, of a GPU that has been running for long."""
 
 
 def _counts(

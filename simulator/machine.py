@@ -22,8 +22,7 @@ TICKS = 64
 """Ticks of a cycle."""
 
 QUEUE = 64
-"""Transfers of one CTA that may be under way, a power of two: its buffers bound them, as what it stores and loads passes in
-order."""
+"""Transfers of one CTA that may be under way at a time, a power of two: more than its buffers allow."""
 
 UP = 1 - 1e-6
 """Added to a time before its fraction is cut off: the next whole tick, but for what rounding has added to one."""
@@ -35,6 +34,8 @@ U = np.uint64
 """Makes an index unsigned: numba then need not check whether it counts from the end, a third of the time of the loop."""
 
 ONE = U(1)
+
+TENSOR, SMEM = UNITS.index("tensor"), UNITS.index("smem")
 
 BYTE_SHIFT = 24
 """Ticks for a byte are fixed-point numbers with so many binary places."""
@@ -136,7 +137,7 @@ class Memory(NamedTuple):
     streams: int
     """Whether Q comes from DRAM and O goes there; otherwise they stay in L2."""
     fills: float = 0.0
-    """Share of the port of shared memory that a transfer takes from warps in step, which read their factors through it."""
+    """Share of the port of shared memory that arriving bytes take from warps in step, which read through it."""
 
 
 def fixed(bytes_per_cycle: float) -> int:
@@ -282,8 +283,8 @@ def _run(
     shared_rate = l2_rate // multicast
     l2_latency, dram_latency, capacity = memory.l2_latency, memory.dram_latency, memory.capacity
     roles, ops, ctas = len(role_first) - 1, len(op_table), len(cta_row)
-    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where warps run in step,
-    # several CTAs to an SM, its units and its port are shared, and there is a third one: a transfer that has passed the port.
+    # Behind the roles of a slot come two more sources of events: a CTA that starts, and one that ends. Where CTAs side by side
+    # take turns at units and port, there is a third source: a transfer that has passed the port.
     shared = code.side_by_side and slots > 1 and not persistent
     starts, ends, carries, wide = roles, roles + 1, roles + 2, roles + 2 + shared
     slot_of, role_of = np.arange(slots * wide) // wide, np.arange(slots * wide) % wide
@@ -306,23 +307,25 @@ def _run(
     finished = np.zeros(sms * slots * ops * ring, np.int64)
     issued = np.zeros(sms * slots * ops * ring, np.int64)
     unit_free = np.zeros((sms, 6), np.int64)
-    # Of the op that each slot is at, if any: its units, ticks left at full pace, pace, share of them in which it reads shared
-    # memory, and when it began.
+    # Units of each op, a bit each; for machines where they are shared.
     needs = np.zeros((len(takes), ops), np.int64)
     for unit in range(6):
         needs |= (takes[:, :, unit] > 0).astype(np.int64) << unit
-    # How much longer an op takes while something arrives, if it reads shared memory all the time: it passes the same port.
-    reading = takes[:, :, 4] / np.maximum(cost[:, :, LENGTH], 1) / (1 - fills)
+    # By which factor an op takes longer while something arrives: what it reads from shared memory passes the same port.
+    reading = takes[:, :, SMEM] / np.maximum(cost[:, :, LENGTH], 1) / (1 - fills)
+    # Of the op that each slot is at, if any: its units, ticks left at full pace, its pace, by which factor it takes
+    # longer while something arrives, and when it began.
     serving = np.zeros(sms * slots, np.int64)
     left, pace = np.zeros(sms * slots), np.ones(sms * slots)
     reads = np.zeros(sms * slots)
     began = np.zeros(sms * slots, np.int64)
-    # Transfers that each slot has asked for, and those that have passed; of each in a ring: ticks left, whose it is, when L2
-    # and DRAM have sent it, the latency behind the port, and where it is recorded.
+    # Transfers that each slot has asked for, and those that have passed; of each, in a ring: ticks left of the whole port, whose
+    # it is (op and tile, or Q or O), when L2 and DRAM have sent it, the latency behind the port, and the row of its record.
     asked, passed = np.zeros(sms * slots, np.int64), np.zeros(sms * slots, np.int64)
     to_pass = np.zeros((sms * slots, QUEUE))
     target, sent = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
     behind_port, noted = np.zeros((sms * slots, QUEUE), np.int64), np.zeros((sms * slots, QUEUE), np.int64)
+    # Of each SM: the portion of its port that each transfer has, and up to when shared work has been counted.
     portion = np.ones(sms)
     settled = np.zeros(sms, np.int64)
     # When each source of events of an SM has its next one.
@@ -340,8 +343,8 @@ def _run(
         newer[older[tile]] = tile
         older[tiles] = tile
 
-    # A tree of SMs by their next event that others see, ties by number: node n has the sooner of nodes 2n and 2n + 1, a time and
-    # the number of the SM as one whole number, so that the sooner one is found without a branch, which nobody could foretell.
+    # A tree of SMs by their next event that others see, ties by number: node n has the sooner of nodes 2n and 2n + 1. A time and
+    # the number of its SM are one whole number, so that the sooner one is found without a branch, which would be mispredicted.
     bits = 0
     while 1 << bits < sms:
         bits += 1
@@ -376,7 +379,7 @@ def _run(
             resident = sm * slots + slot
             arrives, begins, completes, frees = shared and role == carries, False, False, False
             if shared and settled[U(sm)] != now:
-                # Work that was done since the event before.
+                # Shared work that was done since the event before.
                 for other in range(sm * slots, sm * slots + slots):
                     left[U(other)] -= (now - settled[U(sm)]) * pace[U(other)]
                     if passed[U(other)] < asked[U(other)]:
@@ -534,7 +537,7 @@ def _run(
                         unit_free[U(sm), U(unit)] = start + taken if taken else unit_free[U(sm), U(unit)]
                     lost = cost[U(kind), U(op), STEALS]
                     if lost:
-                        unit_free[U(sm), 0] = max(unit_free[U(sm), 0], start) + lost
+                        unit_free[U(sm), TENSOR] = max(unit_free[U(sm), TENSOR], start) + lost
                     end = start + cost[U(kind), U(op), LENGTH] + cost[U(kind), U(op), LATENCY]
                     at[U(own), SOONEST] = start if op_table[U(op), RUNS_ON] else max(end, start + cost[U(kind), U(op), LENGTH])
                 if recorded < len(events) and sm < record_sms:

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..hwspecs import GpuSpec
-from ..kernels.loops import loop_instructions
+from ..kernels.elementwise import instructions_of_value
 from ..workloads import AttentionProblem, Memory, TileSchedule, kv_cache_write
 from ..workloads.schedule import Group, Kind
 
@@ -168,32 +168,34 @@ def memory_op_seconds(
 
     Notes
     -----
-    Kernels that find each value anew do so before they load it, and hold too few bytes in flight to hide one under the other:
-    the time of their instructions is added. So found on PyTorch's own kernels on H100 (rotary embedding in fp32, pytorch issue
-    141265) and on the copies of NATTEN's permutation on H100 and B200, within 2 to 16 %; nothing is fitted.
+    Kernels that compute the address of each value (`form`) have too few bytes in flight to hide that under the loads: the time of
+    these instructions is added. PyTorch's own kernels on H100 (rotary embedding in fp32, pytorch issue 141265) and the copies of
+    NATTEN's permutation on H100 and B200 say so, within 2 to 16 %; nothing is fitted.
     """
     launch = spec.launch.graph_node_us if replayed and spec.launch.graph_node_us is not None else spec.launch.kernel_us
     rate = spec.mem.dram.gbps * 1e9 * spec.eff.dram_copy
     if op.access == "permute" and permute_gbps is not None:
         rate = min(rate, permute_gbps * 1e9)
     moving = op.bytes * missing / rate + l2_seconds(spec, op.bytes * (1 - missing), spec.clock_hz("burst"))
-    busy = _either(moving, _waiting_seconds(spec, op, missing)) + _finding_seconds(spec, op, missing)
+    busy = _either(moving, _waiting_seconds(spec, op, missing)) + _addressing_seconds(spec, op, missing)
     return busy + op.launches * launch * 1e-6
 
 
-BEHIND, VALUES_OF_THREAD = 4, 4
-"""Cycles from an instruction to one that takes its result. Values of a thread, each asked for when the last is stored (PyTorch,
-CUDALoops.cuh)."""
+DEPENDENT_CYCLES = 4
+"""From an instruction to one that takes its result."""
+
+VALUES_OF_THREAD = 4
+"""Each of them is loaded when the one before is stored (PyTorch, CUDALoops.cuh)."""
 
 
-def _finding_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
-    """Time of kernels that find each value anew: what all warps issue, one a clock and scheduler, and what one thread waits."""
-    if op.loop == "vector":
+def _addressing_seconds(spec: GpuSpec, op: Memory, missing: float) -> float:
+    """Time to compute addresses: what all warps issue, one instruction a clock and scheduler, and what one thread waits."""
+    if op.form == "vector":
         return 0.0
-    instructions = loop_instructions(spec.arch, op.loop, op.divisions)
+    instructions = instructions_of_value(spec.arch, op.form, op.divisions)
     issued = op.values / WARP * instructions / (spec.chip.sm_count * spec.sm.schedulers)
     wait = l2_cycles(spec) * (1 + missing * (_dram_over_l2(spec) - 1))
-    alone = op.launches * VALUES_OF_THREAD * (instructions * BEHIND + wait)
+    alone = op.launches * VALUES_OF_THREAD * (instructions * DEPENDENT_CYCLES + wait)
     return (issued + alone) / spec.clock_hz("burst")
 
 

@@ -17,6 +17,7 @@ from ..hwspecs import GpuSpec
 from ..kernels import KINDS, KernelProfile, Kind, LoopProgram, Tile, build, programs
 from ..workloads import AttentionProblem
 from .machine import TICKS, Code, Memory, Work, encode, fixed, run
+from .memory import l2_cycles
 from .side import flops_per_clk
 
 SHORT = 16
@@ -174,10 +175,8 @@ def _sm_pipeline(
 def _local_memory(spec: GpuSpec, profile: KernelProfile, q_by_tma: bool) -> Memory:
     """What an SM sees of a memory system that it has for itself."""
     l2 = spec.mem.l2
-    near = l2.latency_near or 250.0
     tma = spec.mem.tma.extra_latency if spec.mem.tma else None
-    latency = (near + (l2.latency_far or near)) / 2 + (tma or 0.0)
-    cycles = round(latency * TICKS)
+    cycles = round((l2_cycles(spec) + (tma or 0.0)) * TICKS)
     rows = min(profile.timing.rows_bytes_per_clk or l2.sm_bytes_per_clk, l2.sm_bytes_per_clk)
     port, fills = fixed(l2.sm_bytes_per_clk), l2.sm_bytes_per_clk / spec.units.smem_bytes
     return Memory(port, port if q_by_tma else fixed(rows), fixed(rows), 0, 0, cycles, cycles, 2**40, 1, 1, fills)

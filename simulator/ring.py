@@ -19,7 +19,7 @@ from msgspec import Struct
 from ..facts import Provenance, UserError, unknown_name
 from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, Pattern, TileSchedule, TokenLayout
-from ..workloads.ops import Loop
+from ..workloads.ops import Form
 from .choice import KernelChoice, choose_kernel
 from .collectives import Peers, peers
 from .graph import PICOSECONDS, TaskGraph
@@ -31,10 +31,10 @@ from .waterfall import attention_time
 Order = Literal["contiguous", "zigzag", "striped"]
 
 
-class Finding(Struct, frozen=True, forbid_unknown_fields=True):
-    """A kernel that finds each value anew: its form and divisions, as in `Memory`."""
+class Addressing(Struct, frozen=True, forbid_unknown_fields=True):
+    """A kernel that computes the address of each value: its form and divisions, as in `Memory`."""
 
-    loop: Loop
+    form: Form
     divisions: int = 0
 
 
@@ -44,7 +44,7 @@ class Elementwise(Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes: int
     row_bytes: int
     launches: int
-    finding: tuple[Finding, ...] = ()
+    addressing: tuple[Addressing, ...] = ()
 
 
 class _Costs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,7 +215,7 @@ class _Calls(NamedTuple):
         rows = self.part.batch * queries * self.part.q_heads
         values = rows * self.part.head_dim_v
         ops = [Memory("bytes", values * kernels.value_bytes + rows * kernels.row_bytes, kernels.launches)]
-        ops += [Memory("finding", 0, 0, values=values, loop=k.loop, divisions=k.divisions) for k in kernels.finding]
+        ops += [Memory("addresses", 0, 0, values=values, form=k.form, divisions=k.divisions) for k in kernels.addressing]
         return sum(memory_op_seconds(self.choice.spec, op, None) for op in ops)
 
     def send(self) -> float:

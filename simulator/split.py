@@ -128,7 +128,7 @@ def dealt(rule: Split, schedule: TileSchedule, group: int, sms: int, rows_togeth
 def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int) -> Memory | None:
     """The copies that bring the heads of a tile side by side; None where the kernel packs by itself, or nothing is packed.
 
-    Of one item, or of one K/V head, Q can be taken as it lies, but the output is still copied to its place, as it is.
+    With one item, or one K/V head, Q is taken as it lies, and only the output is copied, in the same order.
 
     References
     ----------
@@ -145,8 +145,8 @@ def packing_copies(profile: KernelProfile, problem: AttentionProblem, pack: int)
     if problem.batch == 1 or problem.kv_heads == 1:
         return Memory("output to its place", 2 * rows * problem.head_dim_v * problem.element_bytes, launches=1)
     values = rows * (problem.head_dim + problem.head_dim_v)
-    # A division for the item, the K/V head, the head of the group, and the place within the head.
-    return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, loop="copy", divisions=4)
+    # A division each for the item, the K/V head, the head of the group, and the place within the head.
+    return Memory("heads side by side", 2 * values * problem.element_bytes, launches=2, values=values, form="copy", divisions=4)
 
 
 def merge_seconds(
@@ -161,8 +161,8 @@ def merge_seconds(
     rule = profile.split
     if rule is None or (op is None and not captured):
         return 0.0
-    looks = ceil(items / rule.merge_search_items) if rule.merge_search_items else 0
-    cycles = looks * look_cycles(spec, profile)
+    steps = ceil(items / rule.merge_search_items) if rule.merge_search_items else 0
+    cycles = steps * search_step_cycles(spec, profile)
     if op is None:
         return cycles / spec.clock_hz("burst")
     waits = 2 + ceil(parts / rule.merge_ahead)
@@ -170,13 +170,13 @@ def merge_seconds(
     return memory_op_seconds(spec, op, None, missing=0.0, replayed=replayed) + cycles / spec.clock_hz("burst")
 
 
-def look_cycles(spec: GpuSpec, profile: KernelProfile) -> float:
-    """Cycles of a look at some more items of a batch: what L2 has of them, and the sums over them."""
+def search_step_cycles(spec: GpuSpec, profile: KernelProfile) -> float:
+    """Cycles to look at the next few items of a batch: to have their lengths from L2, and to sum them up."""
     return l2_cycles(spec) + profile.launch.search_cycles
 
 
 def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) -> float:
-    """Cycles that a CTA looks for its item, on the mean, beyond the first look: those of an SM go through the batch once.
+    """Mean cycles in which a CTA finds the item of its tile, beyond the first look: the CTAs of an SM go through the batch once.
 
     >>> from simattn.hwspecs import gpus
     >>> from simattn.kernels import kernels
@@ -186,8 +186,8 @@ def search_cycles(spec: GpuSpec, profile: KernelProfile, items: int, ctas: int) 
     """
     if not profile.launch.search_items:
         return 0.0
-    looks = (items - 1) // profile.launch.search_items
-    return looks * look_cycles(spec, profile) * min(1.0, spec.chip.sm_count / max(ctas, 1))
+    steps = (items - 1) // profile.launch.search_items
+    return steps * search_step_cycles(spec, profile) * min(1.0, spec.chip.sm_count / max(ctas, 1))
 
 
 def merge_kernel(profile: KernelProfile, problem: AttentionProblem, partial_rows: int, merged_rows: int) -> Memory | None:

@@ -147,8 +147,8 @@ def attention_time(
     merge = 0.0
     if "side" not in off:
         merging = merge_kernel(choice.profile, problem, partial, merged)
-        captured = captured_call(choice.profile, problem, setting.replayed)
-        merge = merge_seconds(spec, choice.profile, merging, parts, problem.batch, replayed=setting.replayed, captured=captured)
+        how = {"replayed": setting.replayed, "captured": call.captured}
+        merge = merge_seconds(spec, choice.profile, merging, parts, problem.batch, **how)
     moved = {"l2": call.moved.l2, "dram": call.moved.dram}
     return KernelTime(ladder.stages, busy | floors, correction, merge, moved)
 
@@ -231,8 +231,9 @@ class _Call(NamedTuple):
     """Bytes touched between this run of the call and the one before; None where there was none."""
     hz: float
     captured: bool
+    """As `split.captured_call` has it."""
     search: float
-    """Cycles that a CTA looks for its item."""
+    """Cycles in which a CTA finds out which item of the batch its tile belongs to."""
 
     @staticmethod
     def of(
@@ -271,8 +272,8 @@ class _Call(NamedTuple):
             sm, choice, schedule, problem, kinds, visits, launched, masked, moved, heads_share, warm, hz, captured, search
         )
 
-    def _of(self, schedule: TileSchedule) -> _Call:
-        """The same kernel on other work, of which a CTA searches as long."""
+    def _with(self, schedule: TileSchedule) -> _Call:
+        """The same kernel on part of its work, with the search of the whole call."""
         other = _Call.of(self.sm, self.choice, schedule, self.problem, self.warm, self.hz, self.captured)
         return other._replace(search=self.search)
 
@@ -311,7 +312,7 @@ class _Call(NamedTuple):
         """The same kernel on so many heads of each group: one at least, and all at most."""
         kept = [min(max(n, 1), g.copies) for g, n in zip(self.schedule.groups, copies, strict=True)]
         fewer = self.schedule.with_copies_of_each(kept)
-        return self if fewer.groups == self.schedule.groups else self._of(fewer)
+        return self if fewer.groups == self.schedule.groups else self._with(fewer)
 
     def unit_cycles(self, unit: str) -> float:
         """Cycles of work of a unit, over all SMs."""

@@ -24,6 +24,7 @@ def count_visits(row: Any, start: Any, length: Any, kind: Any, rows: int, tile: 
         r, k = row[i], kind[i]
         first, last = start[i] // tile, -(-(start[i] + length[i]) // tile)
         for count in range(5):
+            # Gathered, scored only and skipped are the kinds 2, 3 and 4; all up to GATHER are visited; FULL is counted below.
             counts = (k <= 2) if count == 0 else False if count == 1 else k == count
             if counts:
                 found[count, r] += last - first - (of_row[count] == r and first < end[count])

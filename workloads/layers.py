@@ -104,7 +104,7 @@ def _eager(model: Model, tokens: int) -> Plan:
         values = round(work.width * tokens * kernels)
         found = Memory(work.name, work.bytes * values, max(1, round(kernels)))
         ctas = values // work.row if work.row else 0
-        ops.append(replace(found, values=values, loop=work.loop, divisions=work.divisions, ctas=ctas, threads=128))
+        ops.append(replace(found, values=values, form=work.form, divisions=work.divisions, ctas=ctas, threads=128))
     return tuple(ops)
 
 

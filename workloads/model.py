@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from ..facts import Document, Provenance, Shelf, UserError, unknown_name
 from .layout import TokenLayout
-from .ops import Loop
+from .ops import Form
 from .problem import AttentionProblem, Phase
 
 Size = Annotated[int, Meta(ge=1, le=2**40)]
@@ -51,7 +51,7 @@ class Elementwise(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Layers that have it."""
     kernels: Size = 1
     """How many of them a layer runs."""
-    loop: Loop = "vector"
+    form: Form = "vector"
     divisions: Annotated[int, Meta(ge=0, le=16)] = 0
     """Form of the kernel and divisions that find a value, as in `Memory`."""
     row: Annotated[int, Meta(ge=0)] = 0

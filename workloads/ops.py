@@ -8,7 +8,7 @@ from typing import Literal
 from .schedule import TileSchedule
 
 Access = Literal["stream", "permute", "gather"]
-Loop = Literal["vector", "copy", "broadcast", "mixed", "cast", "joined", "gathered"]
+Form = Literal["vector", "copy", "broadcast", "mixed", "cast", "joined", "gathered"]
 GemmDtype = Literal["bf16", "fp16", "fp8", "int8", "int4", "tf32", "fp32"]
 
 
@@ -49,10 +49,10 @@ class Memory:
     every : float
         Calls that share one run of it.
     values : int
-        Written by kernels that find each of them anew (`loop`), as PyTorch does with operands that are strided, broadcast or of
-        several types.
-    loop : str
-        Their form, as `kernels/loops.toml` explains them; `vector` where only bytes count.
+        Written by kernels that compute the address of each (`form`), as PyTorch's do for operands that are strided, broadcast or
+        of several types.
+    form : str
+        Form of these kernels, as `kernels/elementwise.toml` explains it; `vector` where only bytes count.
     divisions : int
         That lead from the number of a value to its place.
     """
@@ -65,7 +65,7 @@ class Memory:
     threads: int = 0
     every: float = 1.0
     values: int = 0
-    loop: Loop = "vector"
+    form: Form = "vector"
     divisions: int = 0
 
 

@@ -49,6 +49,7 @@ def remembered(key: tuple[Any, ...], build: Callable[[], TileSchedule]) -> TileS
 
 
 def _bytes(schedule: TileSchedule) -> int:
-    """Of its runs, their ends among them."""
+    """Of its runs."""
     runs = schedule.runs
-    return sum(part.nbytes for part in (runs.row, runs.start, runs.length, runs.kind, runs.start))
+    # Their ends are kept too.
+    return sum(part.nbytes for part in (runs.row, runs.start, runs.length, runs.stop, runs.kind))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .runs import Runs
 from .schedule import Kind, TileSchedule
 
-Ints = NDArray[Any]
+Array = NDArray[Any]
 
 
 def scanned(schedule: TileSchedule) -> TileSchedule:
@@ -36,7 +36,7 @@ def scanned(schedule: TileSchedule) -> TileSchedule:
     # Each gap comes before the run behind it.
     at = np.arange(len(gap)) + np.cumsum(gap)
 
-    def merged(of_runs: Ints, of_gaps: Ints | int) -> Ints:
+    def merged(of_runs: Array, of_gaps: Array | int) -> Array:
         both = np.empty(len(gap) + int(gap.sum()), of_runs.dtype)
         both[at], both[at[gap] - 1] = of_runs, of_gaps
         return both

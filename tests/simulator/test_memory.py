@@ -138,7 +138,7 @@ def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
 
 
 @pytest.mark.parametrize(
-    ("gpu", "loop", "divisions", "bytes_", "values", "published_ms", "within"),
+    ("gpu", "form", "divisions", "bytes_", "values", "published_ms", "within"),
     [
         # Rotary embedding of 8,192 tokens, 32 query and 8 K/V heads of 256 in fp32 (pytorch issue 141265): two products, a sum, a
         # concatenation of the last of four dimensions, and half of the values negated.
@@ -151,13 +151,13 @@ def test_l2_of_one_partition_keeps_what_is_as_large_as_itself():
         ("b200", "copy", 4, 4, 4 * 65536 * 3072, 2.239, 0.15),
     ],
 )
-def test_published_kernels_that_find_every_value(gpu, loop, divisions, bytes_, values, published_ms, within):
-    op = Memory(loop, bytes_ * values, 0, values=values, loop=loop, divisions=divisions)
+def test_published_kernels_that_find_every_value(gpu, form, divisions, bytes_, values, published_ms, within):
+    op = Memory(form, bytes_ * values, 0, values=values, form=form, divisions=divisions)
     assert memory_op_seconds(gpus.load(gpu), op, None) * 1e3 == pytest.approx(published_ms, rel=within)
 
 
 def test_kernels_that_find_every_value_are_counted_by_architecture():
-    op = Memory("mul", 8 * 2**20, 0, values=2**20, loop="broadcast", divisions=2)
+    op = Memory("mul", 8 * 2**20, 0, values=2**20, form="broadcast", divisions=2)
     plain = Memory("mul", 8 * 2**20, 0)
     for gpu, instructions in (("a100", 45), ("h100", 56), ("b200", 54), ("b300", 54), ("rtx_5090", 56)):
         spec = gpus.load(gpu)

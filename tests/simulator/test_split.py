@@ -14,11 +14,11 @@ from simattn.simulator.memory import memory_op_seconds
 from simattn.simulator.split import (
     captured_call,
     kv_parts,
-    look_cycles,
     merge_kernel,
     merge_seconds,
     packing_copies,
     search_cycles,
+    search_step_cycles,
 )
 from simattn.workloads import AttentionProblem, Memory, schedule
 
@@ -174,7 +174,7 @@ def test_large_batches_are_not_captured():
 
 def test_ctas_of_an_sm_look_through_the_batch_once_together():
     h100 = gpus.load("h100")
-    look = look_cycles(h100, FA3)
+    look = search_step_cycles(h100, FA3)
     assert 336 < look < 336 + 300
     for items, ctas in ((1024, 1024), (1024, 8192), (2048, 4096)):
         assert search_cycles(h100, FA3, items, ctas) * ctas / 132 == pytest.approx((items - 1) // 31 * look)
@@ -190,7 +190,7 @@ def test_a_merging_kernel_without_work_finds_that_out():
         return merge_seconds(h100, FA3, None, 0, items, replayed=True, captured=captured)
 
     assert idle(1, captured=False) == 0
-    assert idle(512) == pytest.approx(16 * look_cycles(h100, FA3) / h100.clock_hz("burst"))
+    assert idle(512) == pytest.approx(16 * search_step_cycles(h100, FA3) / h100.clock_hz("burst"))
     assert idle(32) < merge_seconds(h100, FA3, Memory("merge", 1000, 1), 2, 32, replayed=True, captured=True)
 
 
