@@ -60,7 +60,10 @@ def profile_of(compiled: Compiled, *, name: str | None = None, masks: tuple[Mask
         tensor_path="mma_sync" if _uses(compiled, ("HMMA", "QMMA")) and spec.mma.family != "mma_sync" else "native",
         tiles=(),
         program=program,
-        timing=Timing(prologue_cycles=like.timing.prologue_cycles),
+        timing=Timing(
+            prologue_cycles=like.timing.prologue_cycles,
+            contention=like.timing.contention,
+        ),
         softmax=softmax,
         mask=found or Mask(policy="partial", alu=like.mask.alu),
         launch=Launch(order=like.launch.order),
