@@ -77,19 +77,19 @@ NSA = {"q_heads": 64, "kv_heads": 4, "head_dim": 128, "head_dim_v": 128}
 
 
 def test_nsa_with_all_that_it_runs_beside_attention() -> None:
-    """The whole module was measured on an H100 (its issue 9): slower than dense at 16K tokens, faster at 32K.
+    """The whole module, projections included, was measured on an H100 (its issue 9): slower than dense at 16K, faster at 32K.
 
-    Ours passes dense at 12K, so short of that: the kernel of selected blocks is 27 to 36 % too fast here, and for each 1,000
-    tokens 0.3 ms of the module are in none of the parts that were measured alone. Without the op counts of its code it was 8K.
+    Ours passes dense at 14K, short of that: scores and selection take 10.4 ms at 32K where they were measured alone,
+    and ours 6.3 of the 8.9 that run beside attention. Without the op counts of its code it was 8K.
     """
     found = breakeven("nsa", "h100", low=2048, high=131072, points=7, baseline="fa2", **NSA)
     assert found.above
     assert found.value is not None
-    assert 11_000 < found.value < 32_768
+    assert 13_000 < found.value < 32_768
     at_32k = predict("nsa", "h100", seq_q=32768, baseline="fa2", **NSA)
     beside = sum(op.latency_ms for op in at_32k.side)
     assert at_32k.speedup > 1.5
-    assert beside > 0.35 * at_32k.latency_ms
+    assert 8 < beside < 15
 
 
 @pytest.mark.parametrize(("tokens", "measured", "close"), [(16384, 1.44, 0.3), (32768, 4.58, 0.2), (131072, 60.15, 0.1)])
