@@ -132,7 +132,8 @@ class LoopProgram:
     ops : tuple of Op
         In issue order within a role; roles follow each other.
     by_warps : bool
-        CTAs side by side are served in turn, small product by small product; otherwise first come, first served (`Share.by_warps`).
+        CTAs side by side are served in turn, small product by small product; otherwise first come, first served
+        (`Share.by_warps`).
     """
 
     name: str
