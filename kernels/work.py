@@ -165,6 +165,10 @@ def _runs(work: str, kind: Kind) -> bool:
 
 def _product(share: Share, columns: int, depth: int, left: Operand) -> Cost:
     legacy = share.family == "mma_sync"
+    # Each warp holds some rows, sixteen at least; warps beyond that share the columns, and each of them reads the rows whole.
+    readers = min(share.warps, max(1, share.rows // _WARP_ROWS))
+    beside = share.warps // readers
+    again = share.rows * depth * share.element_bytes * beside if legacy and beside > 1 else 0
     product = matmul(
         share.spec,
         share.rows,
@@ -173,11 +177,10 @@ def _product(share: Share, columns: int, depth: int, left: Operand) -> Cost:
         "registers" if legacy else left,
         share.rate,
         depth,
-        # Each warp holds some rows, sixteen at least; warps beyond that share the columns.
-        readers=min(share.warps, max(1, share.rows // _WARP_ROWS)) if legacy else 1,
+        readers=readers if legacy else 1,
         legacy=legacy,
     )
-    return Cost({"tensor": product.tensor, "smem": product.smem}, product.latency)
+    return Cost({"tensor": product.tensor, "smem": product.smem + again / share.spec.units.smem_bytes}, product.latency)
 
 
 _WARP_ROWS = 16

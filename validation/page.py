@@ -44,8 +44,12 @@ warpgroups run in step, the persistence of FlashAttention-3, what vLLM's FlashAt
 fetches packed Q and cuts windows), halves of wide heads on Blackwell, torch-sdpa on Hopper taken for cuDNN, profiles for
 Triton's kernel that masks every tile and for its loop on Blackwell, the bandwidth of the KV-cache write as a constant that
 is fitted, the point at which an L2 that is in one piece begins to miss, the loop of NATTEN on Ampere, the blocks of
-FlexAttention's masks, the rate at which tensor memory is written (a measured one, where it had been that of reading), and
-the launch of one CTA a clock.
+FlexAttention's masks, the rate at which tensor memory is written (a measured one, where it had been that of reading), the
+launch of one CTA a clock, the correction role of wide heads on Blackwell, the calls that a benchmark makes around those that
+it times, the clock of the FlashAttention-3 paper, cuDNN's loops since their source was published, the masks of
+FlashAttention-2's windows, where contention acts, the forms of SageAttention2 on Hopper, of MagiAttention's cuDNN calls and of
+TileLang's baseline, where CTAs side by side take turns, and, of decoding, the tiles of FlashAttention-3, its parts in captured
+graphs, its search through the batch, the mask of its first visit, and the copies around FlashAttention-2.
 """
 
 

@@ -345,10 +345,20 @@ def test_multiplications_do_not_depend_on_the_kernel(q_rows, kv_rows, d, name):
 
 @pytest.mark.parametrize("rows", [16, 32, 64, 128])
 def test_warps_that_have_no_rows_of_their_own_share_the_keys(rows):
-    """Eight warps of mma.sync hold 16 rows at least, so few rows are read to by few of them."""
+    """Eight warps of mma.sync hold 16 rows at least, so few rows are read to by few of them; these rows they all read."""
     program = built(kernels.load("triton"), "a100", q_rows=rows, kv_rows=64, warps=8)
     tile = 64 * 128 * 2 / 128
-    assert next(o for o in program.ops if o.name == "qk").units["plain"]["smem"] == rows // 16 * tile
+    sharing = 8 // (rows // 16)
+    own = sharing * rows * 128 * 2 / 128 if sharing > 1 else 0
+    assert next(o for o in program.ops if o.name == "qk").units["plain"]["smem"] == rows // 16 * tile + own
+
+
+@pytest.mark.parametrize(("hw", "warps", "ldmatrix"), [("h100", 4, 112), ("h100", 8, 160), ("a100", 8, 160)])
+def test_one_query_token_in_several_warps_reads_shared_memory_as_compiled(hw, warps, ldmatrix):
+    """Triton NSA's loop, compiled with Triton 3.4: so many LDSM of four 8x8 matrices a visit, 512 bytes each."""
+    program = built(kernels.load("nsa"), hw, q_rows=16, kv_rows=64, warps=warps)
+    products = [next(o for o in program.ops if o.name == name).units["plain"]["smem"] for name in ("qk", "pv")]
+    assert sum(products) == ldmatrix * 512 / 128
 
 
 @pytest.mark.parametrize("hw", ["h100", "b200"])

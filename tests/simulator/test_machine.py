@@ -41,8 +41,8 @@ def op(
     )
 
 
-def program(*ops):
-    return LoopProgram("test", tuple(f"role {r}" for r in range(max(o.role for o in ops) + 1)), ops)
+def program(*ops, by_warps=True):
+    return LoopProgram("test", tuple(f"role {r}" for r in range(max(o.role for o in ops) + 1)), ops, by_warps)
 
 
 FREE = Memory(port=0, q=0, o=0, l2=0, dram=0, l2_latency=0, dram_latency=0, capacity=10**9, multicast=1, streams=1)
@@ -124,6 +124,12 @@ def test_ctas_that_start_together_stay_in_step():
     assert cycles(TWO_UNITS, work([10, 10]), slots=2, stagger=60) == 1260
     # A third of their time apart: of every 120 cycles they get in each other's way for 20 twice, which takes both 20 more.
     assert cycles(TWO_UNITS, work([10, 10]), slots=2, stagger=40) == pytest.approx(40 + 10 * 160, abs=40)
+
+
+def test_ctas_whose_products_are_queued_whole_fall_out_of_step():
+    # The second CTA waits for its first turn, and then each unit has one of them at a time.
+    queued = program(*TWO_UNITS.ops, by_warps=False)
+    assert cycles(queued, work([10, 10]), slots=2) == 1260
 
 
 @settings(max_examples=40, deadline=None)
