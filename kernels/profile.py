@@ -86,7 +86,7 @@ class Timing(_Table, frozen=True):
     contention: Fraction = 0.0
     """Tensor cycles lost for each cycle of softmax of other warps: both need the register file where accumulators lie in it.
 
-    On tensor cores slower than H100's, which move as many registers in more time, a share of it."""
+    On tensor cores slower than the first with the instruction, which move as many registers in more time, a share of it."""
     lag_cycles: Cycles = 0.0
     """By which the first of several warpgroups in step is ahead of the others."""
     handoff_cycles: Cycles = 0.0

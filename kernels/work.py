@@ -75,9 +75,10 @@ class Share(NamedTuple):
     def register_share(self) -> float:
         """Share of the register file's time that products take at their full rate.
 
-        A `wgmma` moves as much between registers and the tensor core on H20 as on H100, but takes four times as long.
+        What an instruction moves between registers and the tensor core is the same on every GPU, whatever time it then takes: on
+        A100 an `mma.sync` is done every 8 cycles of a scheduler, on others every 16 or 32; `wgmma` likewise on H100 and on H20.
         """
-        return min(1.0, self.rate * self.element_bytes / _WGMMA_BYTES) if self.family == "wgmma" else 1.0
+        return min(1.0, self.rate * self.element_bytes / _FULL_RATE_BYTES.get(self.family, self.rate * self.element_bytes))
 
     @property
     def by_warps(self) -> bool:
@@ -99,8 +100,8 @@ MMA_FLOP, MMA_LATENCY = 2 * 16 * 8 * 16, 24.6
 """Of an `mma.sync` of 16-bit factors, m16n8k16: FLOP, and cycles until its result is there, on A100 and RTX 4090 (24.1 on H800;
 arXiv 2402.13499)."""
 
-_WGMMA_BYTES = 4096 * 2.0
-"""FLOP a clock and SM, times bytes of an element, at which the registers of wgmma are moved all the time: those of H100."""
+_FULL_RATE_BYTES = {"mma_sync": 2048 * 2.0, "wgmma": 4096 * 2.0}
+"""FLOP a clock and SM, times bytes of an element, at which an instruction's registers are moved all the time: A100 and H100."""
 
 
 class Cost(NamedTuple):

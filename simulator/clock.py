@@ -23,8 +23,8 @@ class Repeats(NamedTuple):
     --------
     >>> Repeats(before=2, timed=30).span(0.001)
     (0.002, 0.032)
-    >>> Repeats(before=6, timed=1, before_ms=25, timed_ms=100).span(1e-4)
-    (0.0256, 0.1256)
+    >>> Repeats(before=6, timed=1, before_ms=25, timed_ms=100).span(1e-3)
+    (0.031, 0.131)
     """
 
     before: float = 3

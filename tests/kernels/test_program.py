@@ -371,11 +371,21 @@ def test_older_instructions_on_newer_gpus(hw):
     assert {o.latency["plain"] for o in large.ops if "tensor" in o.units["plain"]} == {24}
 
 
-@pytest.mark.parametrize(("hw", "share"), [("h100", 1), ("h20", 958 / 4096)])
-def test_slow_tensor_cores_move_fewer_registers(hw, share):
+@pytest.mark.parametrize(
+    ("kernel", "hw", "share"),
+    [
+        ("triton", "a100", 1),
+        ("triton", "rtx_4090", 1 / 4),
+        ("triton", "rtx_pro_6000", 1 / 2),
+        ("fa3", "h100", 1),
+        ("fa3", "h20", 958 / 4096),
+    ],
+)
+def test_slow_tensor_cores_move_fewer_registers(kernel, hw, share):
     """The same instructions, and so the same registers, in more time: softmax of others costs less of it."""
-    softmax = next(op for op in built(FA3, hw).ops if op.name.startswith("softmax"))
-    contention = FA3.timing.contention * share
+    profile = kernels.load(kernel)
+    softmax = next(op for op in built(profile, hw).ops if op.name.startswith("softmax"))
+    contention = profile.timing.contention * share
     assert softmax.steals["plain"] == pytest.approx(contention * softmax.length["plain"], rel=0.01)
 
 
