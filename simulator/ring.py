@@ -21,6 +21,7 @@ from ..hwspecs import GpuSpec
 from ..workloads import AttentionProblem, Memory, Pattern, TileSchedule, TokenLayout
 from ..workloads.ops import Form
 from .choice import KernelChoice, choose_kernel
+from .clock import SETTLED
 from .collectives import Peers, peers
 from .graph import PICOSECONDS, TaskGraph
 from .memory import memory_op_seconds
@@ -117,7 +118,7 @@ def ring(
     gpus: int,
     order: Order = "contiguous",
     kernel: str | None = None,
-    setting: Setting = Setting(),  # noqa: B008 (immutable)
+    setting: Setting = Setting(repeats=SETTLED),  # noqa: B008 (immutable)
     iterations: int = 3,
 ) -> Ring:
     """Simulate ring attention.

@@ -254,8 +254,11 @@ def test_scattered_keys_cost_time_at_both_fidelities(fidelity):
 
 
 def test_each_way_to_skip_has_its_price():
-    """A list costs nothing for what it leaves out, a byte some cycles, a dense mask its bytes."""
-    call = {"seq_q": 16384, "q_heads": 4, "kv_heads": 4, "params": {"window": 512, "sinks": 64}, "hw": "a100"}
+    """A list costs nothing for what it leaves out, a byte some cycles, a dense mask its bytes.
+
+    Of one CTA an SM: two that stay in step may be the slower ones without anything that takes them out of it.
+    """
+    call = {"seq_q": 16384, "q_heads": 4, "kv_heads": 4, "params": {"window": 512, "sinks": 64}, "hw": "rtx_4090"}
 
     def priced(mechanism, look):
         profile = msgspec.structs.replace(kernels.load("triton_byte_mask"), skip=mechanism, look=look)
@@ -268,4 +271,4 @@ def test_each_way_to_skip_has_its_price():
     dense = priced("dense_mask", Look(cycles=60, mask_bytes=2))
     assert listed < bitmap < byte < dense
     tiles = 16384 / 64
-    assert byte - listed == pytest.approx(4 * tiles * tiles / 2 * 60 / 108 / 2 / 1.41e9, rel=0.5)
+    assert byte - listed == pytest.approx(4 * tiles * tiles / 2 * 60 / 128 / 2.52e9, rel=0.5)
