@@ -132,8 +132,8 @@ class LoopProgram:
     ops : tuple of Op
         In issue order within a role; roles follow each other.
     by_warps : bool
-        CTAs side by side are served in turn, small product by small product; otherwise first come, first served
-        (`Share.by_warps`).
+        CTAs side by side are served in turn, small product by small product (`Share.by_warps`), and stay in step; otherwise
+        first come, first served.
     """
 
     name: str
@@ -275,7 +275,9 @@ def build(
                 needs_q=not {"qk", "qk_half", "kq"}.isdisjoint(p.op.work),
             )
         )
-    return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops), by_warps=share.by_warps)
+    # Where every visit waits for its own loads, which never take the same time twice, no two CTAs stay in step.
+    fetches_ahead = any(op.loads and op.ahead for op in ops)
+    return LoopProgram(form.name, tuple(_role_names(form, copies)), tuple(ops), by_warps=share.by_warps and fetches_ahead)
 
 
 class _Placed(NamedTuple):

@@ -44,7 +44,9 @@ def band_of(choice: KernelChoice, asked: Question) -> PredictionBand:
         outside = _outside(choice, asked)
         if not outside:
             return _made(own, "in_domain", f"{own.n} held-out calls of this class on this GPU")
-        wide = _wider(own, _found(shared["profile"], names))
+        # What is outside is known no better than what was fitted, nor than what was published.
+        fitted = _found(c.bands, classes("dense", 128, problem.seq_kv))
+        wide = _wider(_wider(own, fitted), _found(shared["profile"], names))
         return _made(wide, "extrapolated", f"outside what was measured for {c.kernel} on {c.gpu}: {', '.join(outside)}")
     if choice.calibration is not None:
         c = choice.calibration

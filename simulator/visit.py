@@ -32,7 +32,7 @@ def visit_seconds(choice: KernelChoice, problem: AttentionProblem, mask_axes: in
     >>> from simattn.simulator import choose_kernel
     >>> problem = AttentionProblem(q_heads=24, seq_q=65536, head_dim=128)
     >>> visit = visit_seconds(choose_kernel(gpus.load("b200"), problem, "box", 2), problem, 2)
-    >>> 1.2 < visit.masked / visit.plain < 1.6
+    >>> 1.2 < visit.masked / visit.plain < 1.7
     True
     """
     rows, keys = choice.tiling.q_rows, choice.tiling.kv_rows

@@ -48,8 +48,9 @@ FlexAttention's masks, the rate at which tensor memory is written (a measured on
 launch of one CTA a clock, the correction role of wide heads on Blackwell, the calls that a benchmark makes around those that
 it times, the clock of the FlashAttention-3 paper, cuDNN's loops since their source was published, the masks of
 FlashAttention-2's windows, where contention acts, the forms of SageAttention2 on Hopper, of MagiAttention's cuDNN calls and of
-TileLang's baseline, where CTAs side by side take turns, and, of decoding, the tiles of FlashAttention-3, its parts in captured
-graphs, its search through the batch, the mask of its first visit, and the copies around FlashAttention-2.
+TileLang's baseline, where CTAs side by side take turns (and that they do not where nothing is fetched ahead), and, of
+decoding, the tiles of FlashAttention-3, its parts in captured graphs, its search through the batch, the mask of its first
+visit, and the copies around FlashAttention-2.
 """
 
 

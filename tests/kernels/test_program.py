@@ -401,6 +401,8 @@ def test_slow_tensor_cores_move_fewer_registers(kernel, hw, share):
         # Products of whole warpgroups are queued.
         ("fa3", "h100", False),
         ("sage2_hopper", "h100", False),
+        # Nothing is fetched ahead: each visit waits for its own loads.
+        ("natten_ampere", "a100", False),
     ],
 )
 def test_ctas_take_turns_where_warps_wait_for_each_product(kernel, hw, taken):
