@@ -317,8 +317,8 @@ def test_a_stopped_sweep_goes_on(search, tmp_path):
 
 
 MANY = (
-    "sweep", "--hw", "h100,b200", "--pattern", "sliding_window,gna", "--vary", "window=64..128:64", "--vary", "stride=1,8,64",
-    "--vary", "seq_q=1024,2048", "--vary", "q_heads=8,16", "--head-dim", "64",
+    "sweep", "--hw", "h100,b200", "--pattern", "sliding_window,gna", "--vary", "window=64..512:64", "--vary", "stride=1,8,64",
+    "--vary", "seq_q=1024,2048,4096", "--vary", "q_heads=8,16", "--head-dim", "64",
 )  # fmt: skip
 
 
@@ -334,7 +334,7 @@ def test_killed_at_any_moment(jobs, times, tmp_path):
         # From the first part on: before it nothing has been done.
         while started.poll() is None and not list(tmp_path.glob("killed.parquet.parts/part-*")):
             time.sleep(0.01)
-        time.sleep(rng.random() * 0.4)
+        time.sleep(rng.random() * 0.2)
         started.send_signal(signal.SIGKILL)
         kills += started.wait() == -signal.SIGKILL
         if path.exists():
@@ -343,7 +343,7 @@ def test_killed_at_any_moment(jobs, times, tmp_path):
     done = run(*MANY, "-o", path, "--jobs", jobs)
     assert done.returncode == 0, done.stderr
     assert pq.read_table(path).to_pylist() == pq.read_table(whole).to_pylist()
-    assert pq.read_table(path).num_rows == 64
+    assert pq.read_table(path).num_rows == 384
 
 
 # -- who predicts --------------------------------------------------------------------------------------------------------
